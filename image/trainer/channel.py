@@ -1,0 +1,175 @@
+"""Finding the scene in the input channel, unpacking it first if it came as one archive."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from trainer.errors import TrainerError
+
+_MODEL = ("cameras", "images", "points3D")
+_MAX_MEMBERS = 200_000
+#: A scene of 500 photographs of 20 MP is some 10 GB; JPEG does not deflate, so nothing honest
+#: grows a hundredfold.
+_MAX_BYTES = 200 * 2**30
+_MAX_RATIO = 100
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a scene's parts lie: the COLMAP model's folder, and the photographs' folder."""
+
+    model: Path
+    images: Path
+
+
+def require_channel(channel: Path) -> None:
+    """Refuse a channel that is missing or holds no file (``E_CHANNEL_EMPTY``)."""
+    if not channel.is_dir():
+        raise TrainerError(
+            "E_CHANNEL_EMPTY",
+            f"{channel} does not exist: the request needs an "
+            "input channel named 'training' that holds sparse/ and images/",
+        )
+    if not any(p.is_file() for p in channel.rglob("*")):
+        raise TrainerError(
+            "E_CHANNEL_EMPTY",
+            f"{channel} holds no file: the S3 prefix of channel "
+            "'training' matches nothing; it should hold sparse/ and images/",
+        )
+
+
+@contextmanager
+def open_channel(channel: Path) -> Iterator[Layout]:
+    """The layout of the scene in ``channel``, which is only read.
+
+    An archive is unpacked to a temporary folder that is removed afterwards. Raises
+    ``E_CHANNEL_EMPTY``, ``E_CHANNEL_ARCHIVE`` or ``E_SCENE_LAYOUT``.
+    """
+    require_channel(channel)
+    files = [p for p in channel.rglob("*") if p.is_file()]
+    if len(files) == 1 and _is_archive(files[0]):
+        with tempfile.TemporaryDirectory(prefix="scene-") as folder:
+            unpack(files[0], Path(folder))
+            yield find_layout(Path(folder))
+    else:
+        yield find_layout(channel)
+
+
+def find_layout(root: Path) -> Layout:
+    """Find model and photographs in ``root``, or in the only folder that ``root`` holds."""
+    roots = [root]
+    entries = [p for p in root.iterdir() if not p.name.startswith(".")]
+    if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "sparse":
+        roots.append(entries[0])
+    for base in roots:
+        for model in (base / "sparse" / "0", base / "sparse"):
+            if _has_model(model):
+                if not (base / "images").is_dir():
+                    raise TrainerError(
+                        "E_SCENE_LAYOUT",
+                        f"{base.name}/ has a COLMAP model but no "
+                        "images/ folder: hand over the photographs with it",
+                    )
+                return Layout(model, base / "images")
+    seen = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))[:8]
+    raise TrainerError(
+        "E_SCENE_LAYOUT",
+        "no COLMAP model: neither sparse/0/ nor sparse/ holds "
+        "cameras, images and points3D (.bin or .txt, all of one kind)",
+        f"found: {', '.join(seen)}",
+    )
+
+
+def _has_model(folder: Path) -> bool:
+    return any(all((folder / f"{n}.{kind}").is_file() for n in _MODEL) for kind in ("bin", "txt"))
+
+
+def _is_archive(path: Path) -> bool:
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar into ``target``; refuses links, traversal, devices and bombs."""
+    budget = _Budget(archive)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as pack:
+                for entry in pack.infolist():
+                    # The upper half of external_attr is the Unix mode; 0o12 is a symbolic link.
+                    if entry.external_attr >> 28 == 0o12:
+                        raise budget.refuse(entry.filename, "is a link")
+                    if not entry.is_dir():
+                        with pack.open(entry) as stream:
+                            _extract(stream, entry.filename, target, budget)
+        else:
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    if member.isdir():
+                        continue
+                    content = tar.extractfile(member) if member.isreg() else None
+                    if content is None:
+                        raise budget.refuse(member.name, "is a link or a device")
+                    with content:
+                        _extract(content, member.name, target, budget)
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        NotImplementedError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        raise TrainerError(
+            "E_CHANNEL_ARCHIVE", f"{archive.name} cannot be unpacked: {error}"
+        ) from error
+
+
+def _extract(stream: IO[bytes], name: str, target: Path, budget: _Budget) -> None:
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or ":" in pure.parts[0]:
+        raise budget.refuse(name, "points outside the archive")
+    path = target.joinpath(*pure.parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    budget.member(name)
+    with path.open("wb") as out:
+        while block := stream.read(1 << 20):
+            budget.spend(name, len(block))
+            out.write(block)
+
+
+class _Budget:
+    """How much an archive may still unpack to; counted while writing, since headers can lie."""
+
+    def __init__(self, archive: Path) -> None:
+        self.archive = archive
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        self.left = min(_MAX_BYTES, free, max(archive.stat().st_size * _MAX_RATIO, 1 << 26))
+        self.members = 0
+
+    def refuse(self, name: str, why: str) -> TrainerError:
+        return TrainerError("E_CHANNEL_ARCHIVE", f"{self.archive.name}: member {name[:80]!r} {why}")
+
+    def member(self, name: str) -> None:
+        self.members += 1
+        if self.members > _MAX_MEMBERS:
+            raise self.refuse(name, f"is one too many: more than {_MAX_MEMBERS} files")
+
+    def spend(self, name: str, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise self.refuse(
+                name,
+                "unpacks to more than the archive can honestly hold, or than the disk has free",
+            )

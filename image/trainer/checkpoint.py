@@ -1,0 +1,93 @@
+"""Checkpoints: bound to their scene and configuration, whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import log
+from trainer.config import Config
+from trainer.errors import classify
+from trainer.files import write_atomically
+from trainer.model import Splats
+
+#: Parameters that do not change what is computed; all others, and the scene, name a checkpoint.
+_FREE = frozenset({"device", "max_minutes", "log_every", "eval_every", "checkpoint_every"})
+
+
+def fingerprint(config: Config, scene_digest: str) -> str:
+    """What a checkpoint belongs to: the scene and every parameter that shapes the result."""
+    bound = {n: v for n, v in config.values().items() if n not in _FREE}
+    text = json.dumps([1, scene_digest, bound], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The one checkpoint of a run, in ``folder``; later ones replace it."""
+
+    folder: Path
+    fingerprint: str
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoint is."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self, step: int, splats: Splats, notes: dict[str, float]) -> None:
+        """Write parameters and optimiser state; a full or read-only disk costs a warning only.
+
+        Training goes on without: a job that can still deliver its model should.
+        """
+        groups = splats.optimizer.param_groups
+        content = {
+            "fingerprint": self.fingerprint,
+            "step": step,
+            "values": splats.values(),
+            "moments": {g["name"]: dict(splats.optimizer.state[g["params"][0]]) for g in groups},
+            "notes": notes,
+        }
+        try:
+            write_atomically(self.path, lambda stream: torch.save(content, stream))
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            log.line(f"warning: no checkpoint at step {step}: {classify(error)}")
+        else:
+            log.event(phase="checkpoint", step=step, path=self.path)
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The checkpoint of this very run, or None; others are left alone, with a line."""
+        if not self.path.is_file():
+            return None
+        try:
+            found = torch.load(self.path, map_location=device, weights_only=True)
+            owner, step = found["fingerprint"], int(found["step"])
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            KeyError,
+            TypeError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as error:
+            log.line(f"warning: ignored {self.path}: damaged ({type(error).__name__})")
+            return None
+        if owner != self.fingerprint:
+            log.line(f"warning: ignored {self.path}: it belongs to another scene or configuration")
+            return None
+        log.event(phase="resume", step=step)
+        return dict(found)
+
+
+def restore(splats: Splats, moments: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Put saved Adam moments back; ``splats`` was made from the saved values."""
+    for group in splats.optimizer.param_groups:
+        if group["name"] in moments:
+            # Fused Adam counts its steps on the device of its parameters.
+            splats.optimizer.state[group["params"][0]] = moments[group["name"]]

@@ -1,0 +1,337 @@
+"""Hyperparameters: one typed table, read from SageMaker's file or the environment.
+
+Adding a parameter is one row here and its use; ``--help``, validation, the logged configuration
+and ``training_config.json`` follow from the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import TrainerError
+
+Value = int | float | str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyperparameter. ``low`` and ``high`` are inclusive; ``zero`` also allows 0 (= off)."""
+
+    name: str
+    type: type[int] | type[float] | type[str]
+    default: Value
+    help: str
+    section: str
+    low: float = -math.inf
+    high: float = math.inf
+    zero: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def domain(self) -> str:
+        """The allowed values, in words."""
+        if self.choices:
+            return " or ".join(self.choices)
+        kind = "a whole number" if self.type is int else "a number"
+        return f"{kind} from {self.low:g} to {self.high:g}" + (", or 0" if self.zero else "")
+
+
+def _int(
+    name: str, default: int, low: float, high: float, section: str, help: str, zero: bool = False
+) -> Parameter:
+    return Parameter(name, int, default, help, section, low, high, zero)
+
+
+def _float(
+    name: str, default: float, low: float, high: float, section: str, help: str, zero: bool = False
+) -> Parameter:
+    return Parameter(name, float, default, help, section, low, high, zero)
+
+
+TABLE: tuple[Parameter, ...] = (
+    _int("max_iterations", 7000, 1, 1_000_000, "run", "optimisation steps"),
+    _float(
+        "max_minutes",
+        0.0,
+        0.05,
+        40_000,
+        "run",
+        "end training after this time, with a model; 0 = no limit",
+        zero=True,
+    ),
+    Parameter(
+        "device",
+        str,
+        "cuda",
+        "where to train; cpu is for small test jobs",
+        "run",
+        choices=("cuda", "cpu"),
+    ),
+    _int("seed", 0, 0, 2**31 - 1, "run", "seed of every random draw"),
+    _int("log_every", 100, 1, 1_000_000, "run", "steps between progress lines"),
+    _int(
+        "eval_every",
+        0,
+        1,
+        1_000_000,
+        "run",
+        "steps between evaluations on the held-out views; 0 = only at the end",
+        zero=True,
+    ),
+    _int(
+        "checkpoint_every",
+        1000,
+        1,
+        1_000_000,
+        "run",
+        "steps between checkpoints; 0 = none",
+        zero=True,
+    ),
+    _int(
+        "max_image_size",
+        1600,
+        32,
+        16_384,
+        "data",
+        "photographs are reduced to this longest side, in pixels",
+    ),
+    _int(
+        "hold_out",
+        8,
+        2,
+        1_000_000,
+        "data",
+        "every n-th photograph by name, from the first, is kept for evaluation; 0 = none",
+        zero=True,
+    ),
+    _int("max_gaussians", 500_000, 100, 20_000_000, "model", "cap on the number of Gaussians"),
+    _int("sh_degree", 3, 0, 3, "model", "degree of the spherical harmonics of the colour"),
+    _int("sh_every", 1000, 1, 1_000_000, "model", "steps between raising the degree in use"),
+    _float(
+        "init_scale",
+        0.1,
+        0.001,
+        10,
+        "model",
+        "initial size of a Gaussian, relative to the distance of its neighbours",
+    ),
+    _int("refine_start", 500, 0, 1_000_000, "densification", "first step that may add Gaussians"),
+    _int("refine_every", 100, 1, 1_000_000, "densification", "steps between refinements"),
+    _int(
+        "refine_stop",
+        0,
+        1,
+        1_000_000,
+        "densification",
+        "last step that may add Gaussians; 0 = nine tenths of max_iterations",
+        zero=True,
+    ),
+    _float("growth", 0.05, 0.001, 1, "densification", "share of Gaussians added per refinement"),
+    _float("ssim_weight", 0.2, 0, 1, "loss", "weight of 1 - SSIM against L1"),
+    _float("opacity_reg", 0.01, 0, 1, "loss", "weight of the mean opacity"),
+    _float(
+        "dropout",
+        0.1,
+        0,
+        0.9,
+        "loss",
+        "share of Gaussians left out of a step, reached linearly at the last step",
+    ),
+    _float(
+        "max_elongation",
+        3.0,
+        1,
+        1000,
+        "model",
+        "longest axis of a Gaussian over its middle one; 0 = free",
+        zero=True,
+    ),
+    _float(
+        "lr_means",
+        3.2e-4,
+        0,
+        1,
+        "learning rates",
+        "of positions, times the scene's size; falls to 1 % at the end",
+    ),
+    _float("lr_scales", 5e-3, 0, 1, "learning rates", "of log scales"),
+    _float("lr_quats", 1e-3, 0, 1, "learning rates", "of rotations"),
+    _float("lr_opacities", 5e-2, 0, 1, "learning rates", "of logit opacities"),
+    _float("lr_sh", 2.5e-3, 0, 1, "learning rates", "of colours; a 20th of it above degree 0"),
+)
+_BY_NAME = {p.name: p for p in TABLE}
+#: Keys that the SageMaker SDK, its toolkit and hyperparameter tuning add on their own.
+_IGNORED = re.compile(r"sagemaker_.*|_tuning_objective_metric")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The effective configuration: a value and a source for each row of the table."""
+
+    max_iterations: int
+    max_minutes: float
+    device: str
+    seed: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    max_image_size: int
+    hold_out: int
+    max_gaussians: int
+    sh_degree: int
+    sh_every: int
+    init_scale: float
+    refine_start: int
+    refine_every: int
+    refine_stop: int
+    growth: float
+    ssim_weight: float
+    opacity_reg: float
+    dropout: float
+    max_elongation: float
+    lr_means: float
+    lr_scales: float
+    lr_quats: float
+    lr_opacities: float
+    lr_sh: float
+    sources: Mapping[str, str]
+
+    def values(self) -> dict[str, Value]:
+        """Name to effective value, in the table's order."""
+        return {p.name: getattr(self, p.name) for p in TABLE}
+
+    @property
+    def last_refinement(self) -> int:
+        """The last step that may add Gaussians, with the default worked out."""
+        return self.refine_stop or self.max_iterations * 9 // 10
+
+
+def load(base: Path, environment: Mapping[str, str]) -> Config:
+    """Read the configuration of a job under ``base`` (``/opt/ml`` on SageMaker).
+
+    Values of ``input/config/hyperparameters.json`` win over upper-case environment variables,
+    which win over defaults. Raises ``E_HYPERPARAMETER`` naming every problem found.
+    """
+    path = base / "input" / "config" / "hyperparameters.json"
+    given: dict[str, tuple[object, str]] = {
+        p.name: (environment[p.name.upper()], f"environment variable {p.name.upper()}")
+        for p in TABLE
+        if p.name.upper() in environment
+    }
+    problems = []
+    for key, value in _read(path).items():
+        if key in _BY_NAME:
+            given[key] = (value, "hyperparameters.json")
+        elif not _IGNORED.fullmatch(key):
+            problems.append(_unknown(key))
+    values: dict[str, Value] = {p.name: p.default for p in TABLE}
+    sources = dict.fromkeys(values, "default")
+    for name, (raw, source) in given.items():
+        try:
+            values[name] = coerce(_BY_NAME[name], raw)
+            sources[name] = source
+        except ValueError as error:
+            problems.append(f"{name}={_quote(raw)} ({source}) {error}")
+    problems += _contradictions(values, sources)
+    if problems:
+        raise TrainerError("E_HYPERPARAMETER", "; ".join(problems))
+    return Config(**values, sources=sources)  # type: ignore[arg-type]  # typed by the table
+
+
+def coerce(parameter: Parameter, raw: object) -> Value:
+    """``raw`` as the parameter's type; ValueError says what is wrong and what would be right.
+
+    Step Functions and boto3 send text as it is (``adam``, ``7000``); the SageMaker SDK encodes it
+    as JSON first (``"adam"`` with its quotes). Both are read; so is a bare JSON number.
+    """
+    otherwise = f"give {parameter.domain}, or leave it out for {parameter.default}"
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+        raise ValueError(f"is not text; {otherwise}")
+    text = _unquote(str(raw)).strip()
+    if text in ("", "null", "None"):
+        raise ValueError(f"is empty; {otherwise}")
+    if parameter.type is str:
+        if text not in parameter.choices:
+            raise ValueError(f"is not known; {otherwise}")
+        return text
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"is not a number; {otherwise}")
+    number = float(text)
+    allowed = parameter.low <= number <= parameter.high or (parameter.zero and number == 0)
+    if not allowed:
+        raise ValueError(f"is out of range; {otherwise}")
+    if parameter.type is float:
+        return number
+    if not number.is_integer():
+        raise ValueError(f"is not a whole number; {otherwise}")
+    return int(number)
+
+
+def help_text() -> str:
+    """The table of hyperparameters as text for ``--help``."""
+    out = [
+        "Hyperparameters (hyperparameters.json, or the same names in upper case in the "
+        "environment):"
+    ]
+    for section in dict.fromkeys(p.section for p in TABLE):
+        out.append(f"\n{section}")
+        for p in (p for p in TABLE if p.section == section):
+            out.append(f"  {p.name:<17} {p.help}\n{'':<20}{p.domain}; default {p.default}")
+    return "\n".join(out)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise TrainerError("E_HYPERPARAMETER", f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise TrainerError(
+            "E_HYPERPARAMETER",
+            f"{path} holds {type(content).__name__}, not a flat map of names to strings",
+        )
+    return content
+
+
+def _unquote(text: str) -> str:
+    try:
+        decoded = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return decoded if isinstance(decoded, str) else text
+
+
+def _quote(raw: object) -> str:
+    text = str(raw)
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _unknown(key: str) -> str:
+    near = difflib.get_close_matches(key.lower(), list(_BY_NAME), 1)
+    hint = f"did you mean {near[0]}?" if near else "--help lists the names"
+    return f"{_quote(key)} (hyperparameters.json) is not a parameter; {hint}"
+
+
+def _contradictions(values: Mapping[str, Value], sources: Mapping[str, str]) -> list[str]:
+    """Combinations that cannot be meant. Defaults never contradict: they give way."""
+    found = []
+    steps = values["max_iterations"]
+    for name in ("refine_start", "refine_stop"):
+        if sources[name] != "default" and values[name] > steps:  # type: ignore[operator]
+            found.append(
+                f"{name}={values[name]} ({sources[name]}) lies after the last step; lower "
+                f"it, or raise max_iterations={steps}"
+            )
+    start, stop = values["refine_start"], values["refine_stop"]
+    if stop and start >= stop:  # type: ignore[operator]
+        found.append(f"refine_start={start} is not before refine_stop={stop}; lower the first")
+    return found

@@ -1,0 +1,165 @@
+"""Every way a run can end other than well: one table of codes, one exception, one failure text."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The run failed: the machine, the software or the optimisation is at fault.
+EXIT_FAILED = 1
+#: The request or the data is at fault: the same request will fail again. (2 is argparse's own.)
+EXIT_REFUSED = 3
+
+#: SageMaker returns the first 1,024 characters of the failure file as FailureReason; whether its
+#: own prefix counts is not published, hence the margin.
+FAILURE_BYTES = 900
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One class of fault: exit code, what it means, what its reader should do."""
+
+    exit: int
+    meaning: str
+    remedy: str
+
+
+#: The stable codes. The first word of the failure file is always one of these.
+KINDS: dict[str, Kind] = {
+    "E_HYPERPARAMETER": Kind(
+        EXIT_REFUSED,
+        "a parameter is unknown, malformed, out of range or contradicts another",
+        "correct the request; --help lists them",
+    ),
+    "E_NO_GPU": Kind(
+        EXIT_REFUSED,
+        "device=cuda and no GPU is visible",
+        "use a GPU instance with NVIDIA_VISIBLE_DEVICES=all, or device=cpu",
+    ),
+    "E_CHANNEL_EMPTY": Kind(
+        EXIT_REFUSED,
+        "the input channel is missing or empty",
+        "check the S3 prefix of channel 'training'; end it with /",
+    ),
+    "E_CHANNEL_ARCHIVE": Kind(
+        EXIT_REFUSED,
+        "the archive in the channel is damaged or unsafe",
+        "send a plain zip or tar of sparse/ and images/",
+    ),
+    "E_SCENE_LAYOUT": Kind(
+        EXIT_REFUSED,
+        "sparse/ or images/ is not where it should be",
+        "hand over sparse/0/{cameras,images,points3D}.{bin,txt} and images/",
+    ),
+    "E_SCENE_FORMAT": Kind(
+        EXIT_REFUSED,
+        "the COLMAP model cannot be read",
+        "write the model again; check that the upload was complete",
+    ),
+    "E_SCENE_CAMERA": Kind(
+        EXIT_REFUSED,
+        "a camera or pose is unusable",
+        "check intrinsics and poses; undistort the images in SfM",
+    ),
+    "E_SCENE_IMAGES": Kind(
+        EXIT_REFUSED,
+        "registered photographs are missing, unreadable or of another shape",
+        "hand over the photographs that SfM saw",
+    ),
+    "E_SCENE_POINTS": Kind(
+        EXIT_REFUSED,
+        "too few points or observations to start from",
+        "run SfM again with more overlap or more features",
+    ),
+    "E_DRIVER": Kind(
+        EXIT_FAILED,
+        "the host's NVIDIA driver is older than the image needs",
+        "use another instance family, or an image built for an older CUDA",
+    ),
+    "E_CUDA": Kind(
+        EXIT_FAILED,
+        "CUDA or gsplat's compiled extension failed",
+        "check the GPU architecture against the image's; retry once",
+    ),
+    "E_OOM": Kind(
+        EXIT_FAILED,
+        "memory ran out",
+        "lower max_gaussians or max_image_size, or use a larger instance",
+    ),
+    "E_NOT_FINITE": Kind(
+        EXIT_FAILED,
+        "the optimisation produced NaN or infinity",
+        "lower the learning rates; look at the named photograph",
+    ),
+    "E_DISK": Kind(
+        EXIT_FAILED,
+        "a file could not be written",
+        "check free space and that /opt/ml/model is writable",
+    ),
+    "E_STOPPED": Kind(
+        EXIT_FAILED,
+        "stopped before the first step: there is no model to write",
+        "start the job again with more time",
+    ),
+    "E_INTERNAL": Kind(EXIT_FAILED, "an error of the trainer itself", "report it with the log"),
+}
+
+
+class TrainerError(Exception):
+    """A fault with a stable code; ``str()`` is its one-line cause, ``detail`` may follow it."""
+
+    def __init__(self, code: str, cause: str, detail: str = "") -> None:
+        super().__init__(" ".join(cause.split()))
+        self.code = code
+        self.detail = detail
+
+    @property
+    def kind(self) -> Kind:
+        """The row of the table that this fault belongs to."""
+        return KINDS[self.code]
+
+    def text(self) -> str:
+        """What goes into the failure file: cause first, one line, then detail and remedy."""
+        lines = [f"{self.code}: {self}", self.detail, f"remedy: {self.kind.remedy}"]
+        return clip("\n".join(line for line in lines if line), FAILURE_BYTES)
+
+
+def clip(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` bytes of UTF-8, never cut inside a character."""
+    raw = text.encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "..."
+
+
+def classify(error: BaseException) -> TrainerError:
+    """The fault that an arbitrary exception stands for; ``E_INTERNAL`` if nothing is known."""
+    if isinstance(error, TrainerError):
+        return error
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    lowered = str(error).lower()
+    # By name: torch may not be importable here, and its classes moved between versions.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if (
+        isinstance(error, MemoryError)
+        or "OutOfMemoryError" in names
+        or ("can't allocate memory" in lowered or "cuda out of memory" in lowered)
+    ):
+        return TrainerError("E_OOM", f"out of memory: {text}")
+    if "AcceleratorError" in names or "cuda error" in lowered or "no kernel image" in lowered:
+        return TrainerError("E_CUDA", text)
+    writing = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
+    if isinstance(error, OSError) and error.errno in writing:
+        where = f" ({error.filename})" if error.filename else ""
+        return TrainerError("E_DISK", f"{os.strerror(error.errno)}{where}")
+    return TrainerError("E_INTERNAL", text)
+
+
+def write_failure(base: Path, text: str) -> str | None:
+    """Write ``base/output/failure``; returns why it could not be written, or None."""
+    try:
+        (base / "output").mkdir(parents=True, exist_ok=True)
+        (base / "output" / "failure").write_text(text, encoding="utf-8")
+    except OSError as error:
+        return str(error)
+    return None

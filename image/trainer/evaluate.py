@@ -1,0 +1,64 @@
+"""Quality, measured on what was written and not on what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from trainer import loss
+from trainer.errors import TrainerError
+from trainer.rasterise import View, render
+from trainer.stop import Stop
+
+#: After SIGTERM the evaluation may take this long; SageMaker kills at 120 s.
+_SECONDS_AFTER_STOP = 45.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality on one view, and the camera it was measured with (pixels)."""
+
+    name: str
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    psnr: float
+    ssim: float
+
+    def as_json(self) -> dict[str, object]:
+        """The fields as a JSON object."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def evaluate(values: dict[str, Tensor], views: Sequence[View], stop: Stop) -> list[Quality]:
+    """PSNR and SSIM of each view, images clamped to [0, 1] and not quantised.
+
+    ``values`` as in ``Splats.params``, on the views' device. After a request to stop, views that
+    no time is left for are not evaluated; the first always is.
+    """
+    degree = round((values["shN"].shape[1] + 1) ** 0.5) - 1
+    found: list[Quality] = []
+    for view in views:
+        if found and stop.seconds_ago() > _SECONDS_AFTER_STOP:
+            break
+        photo = view.photo()
+        image = render(values, values["opacities"].sigmoid(), view, degree).clamp(0, 1)
+        psnr, ssim = loss.psnr(float(loss.mse(image, photo))), float(loss.ssim(image, photo))
+        if not ssim == ssim:
+            raise TrainerError("E_NOT_FINITE", f"the image of {view.name} is not finite")
+        found.append(Quality(view.name, view.width, view.height, *view.intrinsics, psnr, ssim))
+    return found
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean; ValueError for none."""
+    if not values:
+        raise ValueError("mean of no values")
+    return sum(values) / len(values)

@@ -1,0 +1,97 @@
+"""What the machine offers, found out before PyTorch is imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from trainer.errors import TrainerError
+
+_VERSION = re.compile(r"\b(\d{3,4}\.\d+(?:\.\d+)?)\b")
+_DEVICE = re.compile(r"\s*(\d+|(GPU|MIG)-\S+)\s*")
+
+
+def driver_version(root: Path = Path("/")) -> str | None:
+    """The NVIDIA kernel driver's version as text (``535.183.01``); None without one."""
+    try:
+        text = (root / "proc/driver/nvidia/version").read_text(errors="replace")
+    except OSError:
+        return None
+    found = _VERSION.search(text)
+    return found.group(1) if found else None
+
+
+def require_gpu(environment: Mapping[str, str], root: Path = Path("/")) -> None:
+    """Refuse at once when no GPU can be used: ``E_NO_GPU`` or ``E_DRIVER``.
+
+    Looks at device files, the driver's version and the environment only: a fraction of a second,
+    while importing PyTorch takes many. What passes here is asked again of CUDA itself later.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible is not None and not _DEVICE.fullmatch(visible.split(",")[0])
+    why_hidden = (
+        (
+            f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU from CUDA (only "
+            "NVIDIA_VISIBLE_DEVICES may be 'all'); unset it"
+        )
+        if hidden
+        else ""
+    )
+    driver = driver_version(root)
+    if driver is None and not any((root / "dev").glob("nvidia[0-9]*")):
+        injected = environment.get("NVIDIA_VISIBLE_DEVICES")
+        raise TrainerError(
+            "E_NO_GPU",
+            "device=cuda, but this container sees no NVIDIA GPU: run it on a GPU instance (such as "
+            "ml.g4dn.xlarge) with NVIDIA_VISIBLE_DEVICES=all, or ask for device=cpu",
+            "; ".join(filter(None, (f"NVIDIA_VISIBLE_DEVICES={injected!r}", why_hidden))),
+        )
+    if hidden:
+        raise TrainerError("E_NO_GPU", f"device=cuda, but {why_hidden}, or ask for device=cpu")
+    floor = environment.get("TRAINER_DRIVER_FLOOR", "")
+    if driver and _numbers(driver) < _numbers(floor):
+        raise TrainerError(
+            "E_DRIVER",
+            f"the host's NVIDIA driver {driver} is below {floor}, which this image's CUDA needs",
+        )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the result, by name; read from metadata, nothing is imported."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "gsplat", "numpy", "pillow", "pycolmap"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if driver := driver_version():
+        found["nvidia_driver"] = driver
+    return found
+
+
+def peak_rss() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def cpus() -> int:
+    """CPUs this process may use: affinity, and the cgroup's quota where one is set."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        pass
+    return count

@@ -1,0 +1,193 @@
+"""Photographs: found, decoded once, undistorted, reduced, and kept as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+from PIL import Image, ImageOps
+
+from trainer import host, log
+from trainer.errors import TrainerError
+from trainer.scene import Scene, Shot
+
+#: Up to this share of registered photographs may be missing or unreadable; above it the
+#: hand-over, not the odd file, is broken.
+MAX_MISSING = 0.05
+#: SSIM looks through an 11-pixel window.
+MIN_SIDE = 16
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph and the pinhole camera that took it, at the size that is trained.
+
+    ``pixels`` is (height, width, 3) uint8; focal lengths and principal point are in its pixels,
+    with the centre of the first pixel at (0.5, 0.5).
+    """
+
+    name: str
+    pixels: npt.NDArray[np.uint8]
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    rotation: npt.NDArray[Any]
+    translation: npt.NDArray[Any]
+    undistorted: bool
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+
+def load_photos(scene: Scene, max_size: int, check: Callable[[], None]) -> list[Photo]:
+    """Decode every registered photograph, in the scene's order; ``check`` may stop the work.
+
+    Raises ``E_SCENE_IMAGES`` when more than ``MAX_MISSING`` are missing or unreadable, or when one
+    has another shape than its camera.
+    """
+    index = {
+        p.relative_to(scene.images).as_posix().lower(): p
+        for p in sorted(scene.images.rglob("*"))
+        if p.is_file()
+    }
+
+    def load(shot: Shot) -> Photo | str:
+        check()
+        path = find_photo(scene.images, shot.name, index)
+        if path is None:
+            return f"{shot.name} (missing)"
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return prepare(shot, image, max_size)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return f"{shot.name} ({error})"
+
+    # Pillow decodes outside the interpreter's lock; more threads would hold more full-size images.
+    with ThreadPoolExecutor(min(4, host.cpus())) as pool:
+        loaded = list(pool.map(load, scene.shots))
+    photos = [p for p in loaded if isinstance(p, Photo)]
+    _report(photos, [p for p in loaded if isinstance(p, str)], index)
+    return photos
+
+
+def _report(photos: Sequence[Photo], lost: Sequence[str], index: dict[str, Path]) -> None:
+    total = len(photos) + len(lost)
+    if lost and len(lost) > MAX_MISSING * total:
+        there = ", ".join(list(index)[:3]) or "no file"
+        raise TrainerError(
+            "E_SCENE_IMAGES",
+            f"{len(lost)} of {total} registered photographs are missing or "
+            f"unreadable ({MAX_MISSING:.0%} may be): {'; '.join(lost[:5])}",
+            f"images/ holds {there}{' ...' if len(index) > 3 else ''}",
+        )
+    for name in lost:
+        log.line(f"warning: left out {name}")
+    log.event(
+        phase="photos",
+        used=len(photos),
+        left_out=len(lost),
+        not_registered=max(0, len(index) - total),
+        megabytes=sum(p.pixels.nbytes for p in photos) / 1e6,
+    )
+
+
+def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
+    """The file of a registered name: as written, else without regard to case; None if absent."""
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts:
+        raise TrainerError(
+            "E_SCENE_IMAGES", f"the model names a photograph outside images/: {name[:80]!r}"
+        )
+    path = folder / pure
+    return path if path.is_file() else index.get(pure.as_posix().lower())
+
+
+def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
+    """Turn a decoded photograph into what is trained.
+
+    Orientation: COLMAP reads pixels as stored, so EXIF is followed only where the camera has the
+    turned shape and not the stored one. Size: intrinsics follow the photograph if both have the
+    same aspect; otherwise ``E_SCENE_IMAGES`` with the numbers. Reduction: Pillow's LANCZOS on the
+    8-bit photograph to ``round(size * scale)``, intrinsics by the true ratio per axis.
+    """
+    camera = shot.camera
+    if not _same_shape(image.size, camera):
+        turned = ImageOps.exif_transpose(image)
+        if not _same_shape(turned.size, camera):
+            raise TrainerError(
+                "E_SCENE_IMAGES",
+                f"{shot.name} is {image.width}x{image.height}, but its camera "
+                f"{camera.camera_id} is {camera.width}x{camera.height}: another aspect; hand over "
+                "the photographs that SfM saw",
+            )
+        image = turned
+    image = _rgb(image)
+    undistorted = camera.model_name not in ("PINHOLE", "SIMPLE_PINHOLE")
+    if undistorted:
+        image, camera = undistort(shot, image)
+    scale = min(1.0, max_size / max(image.size))
+    size = (round(image.width * scale), round(image.height * scale))
+    if min(size) < MIN_SIDE:
+        raise TrainerError(
+            "E_SCENE_IMAGES",
+            f"{shot.name} would be {size[0]}x{size[1]} pixels, "
+            f"the shorter side must be at least {MIN_SIDE}; raise max_image_size",
+        )
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    rx, ry = size[0] / camera.width, size[1] / camera.height
+    return Photo(
+        shot.name,
+        np.asarray(image, np.uint8),
+        camera.focal_length_x * rx,
+        camera.focal_length_y * ry,
+        camera.principal_point_x * rx,
+        camera.principal_point_y * ry,
+        shot.rotation,
+        shot.translation,
+        undistorted,
+    )
+
+
+def undistort(shot: Shot, image: Image.Image) -> tuple[Image.Image, pycolmap.Camera]:
+    """The photograph as a pinhole camera would have taken it, by COLMAP's own undistorter."""
+    camera = pycolmap.Camera(shot.camera.todict())
+    camera.rescale(image.width, image.height)
+    try:
+        bitmap, pinhole = pycolmap.undistort_image(
+            pycolmap.UndistortCameraOptions(), pycolmap.Bitmap.from_array(np.array(image)), camera
+        )
+    except (RuntimeError, ValueError) as error:
+        raise TrainerError(
+            "E_SCENE_CAMERA",
+            f"camera {camera.camera_id} ({camera.model_name}) of "
+            f"{shot.name} cannot be undistorted: {error}"[:400],
+        ) from error
+    return Image.fromarray(bitmap.to_array()), pinhole
+
+
+def _same_shape(size: tuple[int, int], camera: pycolmap.Camera) -> bool:
+    """Whether the aspects agree, to half a percent or the rounding of a reduced size."""
+    width, height = size
+    return abs(width - height * camera.width / camera.height) <= max(1.5, 0.005 * width)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion saturates it
+        image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")

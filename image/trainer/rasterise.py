@@ -1,0 +1,131 @@
+"""Rendering, in one place: gsplat on CUDA, plain PyTorch on a CPU, the same image formation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer import raster_torch
+from trainer.errors import TrainerError
+from trainer.photos import Photo
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera on the training device with its photograph.
+
+    ``viewmat`` (4, 4) float32 world to camera; ``intrinsics`` fx, fy, cx, cy in pixels;
+    ``pixels`` (height, width, 3) uint8, on the device or in host memory.
+    """
+
+    name: str
+    viewmat: Tensor
+    intrinsics: tuple[float, float, float, float]
+    pixels: Tensor
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.pixels.shape[0]
+
+    def photo(self) -> Tensor:
+        """The photograph as (height, width, 3) float32 in [0, 1] on the training device."""
+        return self.pixels.to(self.viewmat.device, non_blocking=True).float() / 255
+
+
+def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
+    """Move a photograph's camera to ``device``, and its pixels too if ``resident``."""
+    viewmat = torch.eye(4)
+    viewmat[:3, :3] = torch.from_numpy(photo.rotation).float()
+    viewmat[:3, 3] = torch.from_numpy(photo.translation).float()
+    pixels = torch.from_numpy(photo.pixels.copy())
+    return View(
+        photo.name,
+        viewmat.to(device),
+        (photo.fx, photo.fy, photo.cx, photo.cy),
+        pixels.to(device) if resident else pixels,
+    )
+
+
+def render(values: Mapping[str, Tensor], opacities: Tensor, view: View, sh_degree: int) -> Tensor:
+    """The image (height, width, 3) of the Gaussians on black, differentiable, not clamped.
+
+    ``values`` as in ``Splats.params``, ``opacities`` (N,) in [0, 1]. Classic mode: no opacity
+    compensation, 0.3 square pixels added to the projected covariance.
+    """
+    if view.viewmat.device.type == "cpu":
+        return raster_torch.render(
+            values, opacities, view.viewmat, view.intrinsics, view.width, view.height, sh_degree
+        )
+    from gsplat import rasterization
+
+    fx, fy, cx, cy = view.intrinsics
+    image, _, _ = rasterization(
+        means=values["means"],
+        quats=values["quats"],
+        scales=values["scales"].exp(),
+        opacities=opacities,
+        colors=torch.cat([values["sh0"], values["shN"]], 1),
+        viewmats=view.viewmat[None],
+        Ks=values["means"].new_tensor([[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]]),
+        width=view.width,
+        height=view.height,
+        near_plane=raster_torch.NEAR,
+        eps2d=raster_torch.EPS2D,
+        sh_degree=sh_degree,
+        packed=False,
+    )
+    result: Tensor = image[0]
+    return result
+
+
+def require_backend(device: str) -> torch.device:
+    """The device to train on; ``E_NO_GPU`` or ``E_CUDA`` if CUDA or gsplat's kernels are absent.
+
+    ``import gsplat`` proves nothing: its compiled part is looked up at the first call, and may be
+    None or belong to another architecture, so one tiny image is drawn here.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TrainerError(
+            "E_NO_GPU",
+            "device=cuda, but PyTorch finds no usable GPU "
+            f"(torch {torch.__version__}, CUDA {torch.version.cuda}); check the "
+            "driver, or ask for device=cpu",
+        )
+    try:
+        from gsplat.cuda._backend import _C
+    except ImportError as error:
+        raise TrainerError("E_CUDA", f"gsplat's extension cannot be loaded: {error}") from error
+    if _C is None:
+        raise TrainerError("E_CUDA", "gsplat has no compiled extension in this environment")
+    cuda = torch.device("cuda", 0)
+    values = {
+        "means": torch.tensor([[0.0, 0.0, 2.0]]),
+        "quats": torch.tensor([[1.0, 0, 0, 0]]),
+        "scales": torch.full((1, 3), -2.0),
+        "sh0": torch.ones(1, 1, 3),
+        "shN": torch.zeros(1, 0, 3),
+    }
+    view = View(
+        "probe",
+        torch.eye(4, device=cuda),
+        (16.0, 16.0, 8.0, 8.0),
+        torch.zeros(16, 16, 3, dtype=torch.uint8, device=cuda),
+    )
+    image = render({n: v.to(cuda) for n, v in values.items()}, torch.ones(1, device=cuda), view, 0)
+    if not float(image.max()) > 0:
+        raise TrainerError(
+            "E_CUDA",
+            "gsplat drew nothing on this GPU: no code for its architecture, or a broken driver",
+        )
+    return cuda

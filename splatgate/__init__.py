@@ -1,0 +1,1 @@
+"""Splatgate: may this 3DGS training image go to SageMaker?"""

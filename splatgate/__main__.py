@@ -1,0 +1,7 @@
+"""``python -m splatgate VERB``."""
+
+import sys
+
+from splatgate.cli import main
+
+sys.exit(main())

@@ -1,0 +1,180 @@
+"""The verbs of ``python -m splatgate``. Each is a thin door to the room that does the work."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from splatgate.checklist import LANES
+from splatgate.container.engine import EngineError
+from splatgate.evidence import BadInput, from_json, to_json
+from splatgate.record import Record
+from splatgate.session import DEFAULT_SCENE, ROOT, built_image
+from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
+
+#: Verb, the function that answers it, and one line of help.
+VERBS = {
+    "image": ("splatgate.container.build:main", "build our trainer image"),
+    "judge": ("splatgate.cli:judge", "look at an image and judge it, or judge recorded evidence"),
+    "faults": ("splatgate.faults:main", "prove that the judge can say no"),
+    "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
+    "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
+    "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
+    "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; bad input is one line and exit status 3."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0 if arguments else EXIT_NO_JUDGEMENT
+    verb, *rest = arguments
+    if verb not in VERBS:
+        sys.stderr.write(f"splatgate: no verb {verb!r}; one of {', '.join(VERBS)}\n")
+        return EXIT_NO_JUDGEMENT
+    module, _, name = VERBS[verb][0].partition(":")
+    try:
+        run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
+        return run(rest)
+    except (BadInput, EngineError) as error:
+        sys.stderr.write(f"splatgate {verb}: {error}\n")
+        return EXIT_NO_JUDGEMENT
+    except KeyboardInterrupt:
+        sys.stderr.write(f"splatgate {verb}: interrupted\n")
+        return 130
+
+
+def usage() -> str:
+    """The verbs, a line each."""
+    lines = [f"  {verb:<12}{text}" for verb, (_, text) in VERBS.items()]
+    return "usage: python -m splatgate VERB [--help]\n\n" + "\n".join(lines) + "\n"
+
+
+def judge(argv: Sequence[str]) -> int:
+    """Verb ``judge``: run the checks in a pytest of their own and report its record."""
+    parser = argparse.ArgumentParser(
+        prog="splatgate judge",
+        description="Look at an image and judge it line by line, or judge again what was recorded. "
+        "Exit status: 0 nothing failed, 1 a required item failed, 3 could not judge.",
+    )
+    door = parser.add_mutually_exclusive_group()
+    door.add_argument("--image", metavar="REF", help="default: the image that `make image` built")
+    door.add_argument("--evidence", metavar="DIR", help="judge this recorded evidence")
+    parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
+    parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
+    parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
+    parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
+    parser.add_argument("--quick", action="store_true", help="static and start-up checks only")
+    parser.add_argument("--out", metavar="DIR", default="build", help="default: build")
+    parser.add_argument("-n", "--workers", metavar="N", default="0", help="xdist workers")
+    parser.add_argument("--json", action="store_true", help="the run record on standard output")
+    options = parser.parse_args(argv)
+
+    out = Path(options.out).resolve()
+    record = out / "record.json"
+    record.unlink(missing_ok=True)
+    process = False
+    if options.evidence:
+        if not (Path(options.evidence) / "evidence.json").exists():
+            raise BadInput(f"{options.evidence}: no evidence.json in it; give a folder of evidence")
+    elif options.lane == ["gpu"] and options.image is None and not engine_answers():
+        process = True
+    else:
+        preflight(options.image or built_image(), Path(options.scene or DEFAULT_SCENE))
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
+    command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
+    command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
+    for name in ("image", "evidence", "subject", "scene", "request"):
+        if (value := getattr(options, name)) is not None:
+            is_path = name != "image"
+            command.append(f"--{name}={Path(value).resolve() if is_path else value}")
+    command += ["--quick"] if options.quick else []
+    command += ["--process"] if process else []
+    command += [str(ROOT / "tests" / lane) for lane in options.lane or LANES[:3]]
+    run_pytest(command, quiet=options.json)
+    if not record.exists():
+        raise BadInput("the run left no record; see what pytest said above")
+    result = from_json(record.read_bytes(), Record, str(record))
+    if options.json:
+        sys.stdout.write(to_json(result).decode())
+    return exit_status(result)
+
+
+def stop_engine(argv: Sequence[str]) -> int:
+    """Verb ``stop-engine``: stop the engine that was started here, and no other."""
+    from splatgate.container import starting
+
+    argparse.ArgumentParser(
+        prog="splatgate stop-engine", description=VERBS["stop-engine"][1]
+    ).parse_args(argv)
+    started = starting.stop_ours()
+    sys.stderr.write("stopped the engine\n" if started else "no engine was started here\n")
+    return 0
+
+
+def run_pytest(command: Sequence[str], *, quiet: bool) -> int:
+    """Run pytest, handing interrupts on to it so that it can sweep; its output goes to standard
+    error if quiet.
+    """
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=sys.stderr if quiet else None, env={**os.environ}
+    )
+    previous = {
+        number: signal.signal(number, lambda received, _: process.send_signal(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def engine_answers() -> bool:
+    """Whether an engine is there; where not, the gpu lane runs the source tree in this
+    interpreter.
+    """
+    from splatgate.container import engine
+
+    try:
+        engine.client()
+    except engine.EngineError:
+        return False
+    return True
+
+
+def preflight(ref: str | None, scene: Path) -> None:
+    """Find out before anything starts whether there is something to judge, and something to judge
+    it with.
+
+    Raises:
+        BadInput: no engine, no such image, or no scene.
+    """
+    from splatgate.container import engine, image
+    from splatgate.scene import colmap
+
+    if ref is None:
+        raise BadInput("no image to judge: build one (make image) or give --image REF")
+    try:
+        client = engine.client()
+    except engine.EngineError as error:
+        raise BadInput(
+            f"{error}; or judge recorded evidence (make replay), "
+            "or run this where an engine is: DOCKER_HOST=ssh://HOST"
+        ) from None
+    image.see(client, ref)
+    colmap.load_scene(scene)
+
+
+def as_json(value: object) -> str:
+    """One JSON object, indented."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""Seeing an image and the container under test."""

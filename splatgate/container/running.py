@@ -1,0 +1,128 @@
+"""The container under test: one for a run, as SageMaker would start it but holding still to be
+looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from splatgate.container.backends import LookFailed, execute
+from splatgate.container.image import LABEL_SUBJECT
+from splatgate.evidence import BadInput, Facts, Image, from_json
+
+#: The container ends by itself after this long, should nobody be left to remove it (seconds).
+LIFETIME = 5400
+#: The probe imports torch up to three times; on two slow cores that takes half a minute.
+PROBE_TIMEOUT = 300.0
+#: Directories that SageMaker mounts, root-owned, below /opt/ml (contract 2.1), and scratch.
+MOUNTED = (
+    "/opt/ml/model",
+    "/opt/ml/output",
+    "/opt/ml/output/data",
+    "/opt/ml/checkpoints",
+)
+SCRATCH = "/tmp"
+#: What SageMaker itself sets (contract 3.1).
+ENVIRONMENT = {
+    "TRAINING_JOB_NAME": "splatgate-look",
+    "TRAINING_JOB_ARN": "arn:aws:sagemaker:us-west-2:123456789012:training-job/splatgate-look",
+}
+PROBE = Path(__file__).with_name("probe.py")
+
+
+def start(client: Any, image: Image, labels: Mapping[str, str]) -> str:
+    """Start the container under test and return its id.
+
+    /opt/ml is shadowed by an empty volume with SageMaker's directories, root-owned 0755; no
+    network; only SageMaker's environment and the image's own.
+
+    Raises:
+        BadInput: the image has no /bin/sh to look through.
+    """
+    import docker.errors
+    from docker.types import Mount
+
+    volume = client.volumes.create(labels=dict(labels))
+    container = client.containers.create(
+        image.image_id,
+        entrypoint=["/bin/sh", "-c", f"sleep {LIFETIME}"],
+        environment=ENVIRONMENT,
+        labels=dict(labels),
+        network_mode="none",
+        platform="linux/amd64",
+        auto_remove=True,
+        mounts=[Mount("/opt/ml", volume.name, no_copy=True)],
+        tmpfs={},
+    )
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in ("/opt/ml/input", "/opt/ml/input/config", "/opt/ml/input/data", *MOUNTED):
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+    container.put_archive("/", archive.getvalue())
+    try:
+        container.start()
+    except docker.errors.APIError as error:
+        container.remove(v=True, force=True)
+        text = str(error.explanation or error)
+        if "/bin/sh" in text:
+            raise BadInput(
+                f"image {image.ref}: it has no /bin/sh, through which Splatgate looks inside; "
+                "add one (apt-get install dash) to the image"
+            ) from None
+        raise LookFailed(f"the container under test did not start: {text}") from None
+    return str(container.id)
+
+
+def entry_script(image: Image) -> str | None:
+    """The script that the entry point runs: its first absolute .py argument, else its program."""
+    for word in image.entrypoint:
+        if word.endswith(".py"):
+            return word if word.startswith("/") else f"{image.workdir.rstrip('/')}/{word}"
+    return image.entrypoint[0] if image.entrypoint else None
+
+
+def interpreter(container: str, image: Image) -> str:
+    """The Python that the entry point runs: named in it, in its script's first line, or python3."""
+    if image.entrypoint and "python" in image.entrypoint[0].rpartition("/")[2]:
+        return image.entrypoint[0]
+    if script := entry_script(image):
+        first = execute(container, ["/bin/sh", "-c", f"head -n 1 {shlex.quote(script)}"]).stdout
+        if first.startswith("#!") and "python" in first:
+            words = first[2:].split()
+            return words[-1] if words[0].endswith("/env") else words[0]
+    return "python3"
+
+
+def probe(container: str, image: Image) -> Facts:
+    """Feed the probe to the image's interpreter and read what it prints.
+
+    Raises:
+        LookFailed: the probe did not run to its end.
+    """
+    script = entry_script(image)
+    folder = script.rpartition("/")[0] if script and script.endswith(".py") else None
+    ask = {
+        "entry_script": script if script and script.endswith(".py") else None,
+        "source": folder,
+        "paths": [*MOUNTED, SCRATCH],
+        "subject": image.labels.get(LABEL_SUBJECT),
+    }
+    python = interpreter(container, image)
+    answer = execute(
+        container,
+        [python, "-", json.dumps(ask)],
+        stdin=PROBE.read_bytes(),
+        timeout=PROBE_TIMEOUT,
+    )
+    if answer.status != 0:
+        last = (answer.stderr.strip().splitlines() or [f"exit status {answer.status}"])[-1]
+        raise LookFailed(f"the probe failed in {python}: {last}")
+    return from_json(answer.stdout.encode(), Facts, "the probe's answer")

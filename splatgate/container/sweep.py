@@ -1,0 +1,132 @@
+"""Finds and removes what a run has left in the engine.
+
+Everything that a run makes carries its labels.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Which run made it, and which process controls that run.
+RUN_LABEL = "splatgate.run"
+CONTROLLER_LABEL = "splatgate.controller"
+#: Containers first, for they hold the others.
+KINDS = ("containers", "volumes", "networks")
+
+
+def controller() -> str:
+    """This process as a label: ``HOSTNAME:PID:STARTTIME``.
+
+    STARTTIME (clock ticks since boot, /proc/PID/stat) tells a process from a later one of the same
+    number; it is empty where there is no /proc.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}"
+
+
+def labels(run_id: str) -> dict[str, str]:
+    """Labels for everything that this process makes for run ``run_id``."""
+    return {RUN_LABEL: run_id, CONTROLLER_LABEL: controller()}
+
+
+def _start_time(pid: int) -> str:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    # The second field is the program's name in parentheses, and may itself hold spaces and
+    # parentheses.
+    return text.rpartition(")")[2].split()[19]
+
+
+def is_gone(label: str) -> bool:
+    """Whether the process of a controller label has ended.
+
+    False where this machine cannot know: another host's label, or one that does not parse. What is
+    kept wrongly can be removed by hand; what is removed wrongly ends another person's run.
+    """
+    host, _, rest = label.rpartition(":")[0].rpartition(":")
+    start = label.rpartition(":")[2]
+    if host != socket.gethostname() or not rest.isdecimal() or int(rest) < 1:
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    now = _start_time(int(rest))
+    return bool(start and now and start != now)
+
+
+def _found(client: Any, label: str) -> dict[str, list[Any]]:
+    query = {"label": label}
+    return {
+        # ignore_removed: a container may vanish between the list and the look.
+        "containers": client.containers.list(all=True, filters=query, ignore_removed=True),
+        "volumes": client.volumes.list(filters=query),
+        "networks": client.networks.list(filters=query),
+    }
+
+
+def leftovers(client: Any, run_id: str) -> dict[str, list[str]]:
+    """Names of what the engine holds of run ``run_id``, by kind; three empty lists when clean."""
+    found = _found(client, f"{RUN_LABEL}={run_id}")
+    return {kind: sorted(item.name for item in found[kind]) for kind in KINDS}
+
+
+def sweep(client: Any, run_id: str) -> dict[str, list[str]]:
+    """Remove everything of run ``run_id`` and return the names of what was removed, by kind.
+
+    What cannot be removed is left for ``leftovers`` to report; that is no error here.
+    """
+    return _remove(_found(client, f"{RUN_LABEL}={run_id}"), lambda _: True)
+
+
+def sweep_stale(client: Any, run_id: str | None = None) -> dict[str, list[str]]:
+    """Remove what runs have left whose controller is gone (killed without a chance to tidy up).
+
+    ``run_id`` confines this to one run.
+    """
+    label = CONTROLLER_LABEL if run_id is None else f"{RUN_LABEL}={run_id}"
+    return _remove(_found(client, label), lambda found: is_gone(found.get(CONTROLLER_LABEL, "")))
+
+
+def _remove(
+    found: dict[str, list[Any]], wanted: Callable[[dict[str, str]], bool]
+) -> dict[str, list[str]]:
+    return {
+        kind: sorted(item.name for item in found[kind] if wanted(_labels(item)) and discard(item))
+        for kind in KINDS
+    }
+
+
+def _labels(item: Any) -> dict[str, str]:
+    attrs = item.attrs
+    config = attrs.get("Config") or {}
+    return attrs.get("Labels") or config.get("Labels") or {}
+
+
+def discard(item: Any) -> bool:
+    """Remove one container (with its anonymous volumes), volume or network.
+
+    Returns False if it is still there.
+    """
+    import docker.errors
+
+    try:
+        item.remove(**_options(item))
+    except docker.errors.NotFound:
+        return True
+    except docker.errors.APIError:
+        return False
+    return True
+
+
+def _options(item: Any) -> dict[str, bool]:
+    if hasattr(item, "status"):
+        return {"force": True, "v": True}
+    return {"force": True} if "Mountpoint" in item.attrs else {}

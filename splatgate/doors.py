@@ -1,0 +1,171 @@
+"""The two doors to evidence. ``Recorded`` reads a folder; ``splatgate.live.Live`` fills the folder
+first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from splatgate import subject
+from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
+from splatgate.evidence import BadInput, Facts, Header, Image, Job, read
+from splatgate.outcomes import NotVerified
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One training job that a check asks for. Equal specs are one job in a run."""
+
+    name: str
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+    #: What the training channel holds: ``scene``, its model without photographs (``no-photos``), or
+    #: nothing (``empty``).
+    data: str = "scene"
+    environment: dict[str, str] = field(default_factory=dict)
+    #: StopTrainingJob as soon as a log line matches this regular expression.
+    stop_on: str | None = None
+    #: Training is expected, so that ``--quick`` leaves it out.
+    trains: bool = True
+    #: Seconds after which the host gives the job up.
+    deadline: float = 900.0
+
+
+class Recorded:
+    """Evidence seen before, read from its folder. Needs no engine.
+
+    Raises:
+        BadInput: the folder holds no evidence.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scene: Path,
+        request: Path | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.folder = folder
+        self.scene_path = scene
+        self.request_path = request
+        self.say = say
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What is costly to compute from evidence, computed once in this process."""
+        if name not in self._made:
+            self._made[name] = make()
+        value: T = self._made[name]
+        return value
+
+    @cached_property
+    def header(self) -> Header:
+        """What the folder is about."""
+        return read(self.folder / "evidence.json", Header)
+
+    def image(self) -> Image:
+        """The image's configuration."""
+        return self._record("image.json", Image)
+
+    def facts(self) -> Facts:
+        """What the probe saw inside the container."""
+        return self._record("container/facts.json", Facts)
+
+    def build(self) -> dict[str, Any]:
+        """The build record (``splatgate/build/1``) of the image."""
+        return self._record("build.json", dict)
+
+    def host(self) -> Any:
+        """testinfra's host, bound to the container."""
+        from testinfra.host import Host
+
+        return Host(self.backend())
+
+    def backend(self) -> Any:
+        """The testinfra backend behind ``host``."""
+        return ReplayBackend("recorded", Recording(self.folder / "container" / "commands.jsonl"))
+
+    def job(self, spec: JobSpec) -> Job:
+        """The job of ``spec``.
+
+        Raises:
+            NotRecorded: no such job was run, with this request and these data.
+        """
+        key = self.job_key(spec)
+        return self._record(f"jobs/{key}/job.json", Job)
+
+    def job_folder(self, job: Job) -> Path:
+        """Where the artefacts of a job lie."""
+        return self.folder / "jobs" / job.key
+
+    def scene(self) -> Path:
+        """The scene that the jobs were given.
+
+        Raises:
+            NotVerified: it is not at hand, or is another one than the evidence speaks of.
+        """
+        from splatgate.sagemaker.channels import tree_hash
+
+        if tree_hash(self.scene_path) != self.header.scene:
+            raise NotVerified(
+                f"evidence speaks of scene {self.header.scene_name}, {self.scene_path} is another; "
+                "give it with --scene"
+            )
+        return self.scene_path
+
+    def profile(self) -> subject.Profile:
+        """The subject profile.
+
+        Raises:
+            NotVerified: the image has none, and none was given.
+        """
+        text = self._profile_text()
+        if text is None:
+            raise NotVerified("no subject profile: give one with --subject FILE")
+        return subject.parse(text, "subject profile")
+
+    def _profile_text(self) -> str | None:
+        given = self.folder / "subject.toml"
+        return given.read_text() if given.exists() else self.facts().subject
+
+    def request(self, spec: JobSpec) -> Any:
+        """The CreateTrainingJob request of ``spec``, over the one given with --request."""
+        from splatgate.sagemaker.request import load, parse, smoke_request
+
+        base = load(self.request_path) if self.request_path else smoke_request()
+        raw = {
+            **base.raw,
+            "TrainingJobName": f"splatgate-{spec.name}",
+            "HyperParameters": spec.hyperparameters,
+            "Environment": {**base.environment, **spec.environment},
+        }
+        return parse(raw, f"request of job {spec.name}")
+
+    def job_key(self, spec: JobSpec) -> str:
+        """Memo key of a job: its name, and a hash of request, data and stop."""
+        from splatgate.sagemaker.request import job_key
+
+        data = {"training": f"{spec.data} of {self.header.scene}" if spec.data != "empty" else ""}
+        return job_key(spec.name, self.request(spec), data, spec.stop_on)
+
+    def _record(self, name: str, kind: type[T]) -> T:
+        path = self.folder / name
+        if not path.exists():
+            if not (self.folder / "evidence.json").exists():
+                raise BadInput(f"{self.folder}: no evidence.json in it; give a folder of evidence")
+            raise NotRecorded(f"not recorded: {name}")
+        return read(path, kind)
+
+
+def stop_when(pattern: str | None) -> Callable[[str], bool] | None:
+    """A predicate over log lines, or None."""
+    if pattern is None:
+        return None
+    compiled = re.compile(pattern)
+    return lambda line: compiled.search(line) is not None

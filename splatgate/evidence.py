@@ -1,0 +1,313 @@
+"""Evidence: what was seen of an image, as frozen records that any machine can judge again.
+
+Nothing here looks and nothing here judges. Collectors (``splatgate.container``,
+``splatgate.sagemaker``) make
+these records; checks read them. A folder of evidence holds::
+
+    evidence.json              schema, image id, run, machine, scene
+    image.json                 Image
+    build.json  build.log      the build record and its log, when the image was built here
+    container/facts.json       Facts, what probe.py printed inside the container
+    container/commands.jsonl   Command, one line for each command that testinfra ran
+    jobs/KEY/job.json          Job
+    jobs/KEY/log.txt           the job's log, one line for each line of output
+    jobs/KEY/model/...         the members of model.tar.gz
+
+All paths inside evidence are relative to its folder, with ``/``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+#: Raised when a field is renamed or its meaning changes; added fields do not raise it.
+SCHEMA = "splatgate/evidence/1"
+
+T = TypeVar("T")
+
+
+class BadInput(Exception):
+    """Something handed to Splatgate is unusable. The message is one line: what, where, how to mend
+    it.
+    """
+
+
+class Origin(StrEnum):
+    """Where evidence comes from. A mock is no origin."""
+
+    IMAGE = "image"
+    EMULATED = "emulated"
+    REGISTRY = "registry"
+    GPU = "gpu"
+    LIVE = "live"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image. ``bytes`` is its uncompressed size as the engine counts it."""
+
+    created_by: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image's configuration, as the engine reports it (`docker image inspect`)."""
+
+    ref: str
+    #: sha256 of the config JSON: what evidence made before a push is keyed by.
+    image_id: str
+    #: What a registry serves; None until the image has been pushed or pulled.
+    manifest_digest: str | None
+    os: str
+    architecture: str
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+    env: dict[str, str]
+    user: str
+    workdir: str
+    labels: dict[str, str]
+    bytes: int
+    layers: tuple[Layer, ...] = ()
+    origin: Origin = Origin.IMAGE
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command run in the container through testinfra, with its exit status and output."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """An installed Python distribution and what it requires (``Requires-Dist``, PEP 508)."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Library:
+    """A shared object with GPU code. ``cubins`` and ``ptx`` are architectures as ``sm_XY`` numbers
+    (75).
+    """
+
+    path: str
+    machine: str
+    cubins: tuple[int, ...]
+    ptx: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import tried in a fresh interpreter of the image; ``error`` is its last line, or None."""
+
+    module: str
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file of the trainer; ``error`` is what compiling it said, or None."""
+
+    path: str
+    error: str | None
+    mode: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the probe saw inside the container under SageMaker's minimal environment."""
+
+    #: The interpreter that the entry point runs.
+    python: str
+    version: str
+    machine: str
+    uid: int
+    environment: dict[str, str]
+    entry_script: str | None
+    #: None: there is no such file.
+    entry_script_mode: int | None
+    sources: tuple[Source, ...]
+    imports: tuple[Import, ...]
+    distributions: tuple[Distribution, ...]
+    libraries: tuple[Library, ...]
+    #: Directories of the contract and whether the container's user may write there.
+    writable: dict[str, bool]
+    #: Compilers found on PATH; a trainer image needs none.
+    compilers: tuple[str, ...]
+    torch_version: str | None = None
+    torch_cuda: str | None = None
+    #: Path of gsplat's loaded extension, or None; ``gsplat_error`` says why it is None.
+    gsplat_extension: str | None = None
+    gsplat_error: str | None = None
+    subject: str | None = None
+    origin: Origin = Origin.IMAGE
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a training instance on a container. None: not set."""
+
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    pids: int | None = None
+    cpus: float | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a job: path inside its archive or directory, size, content hash, and kind of
+    entry.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    #: ``file``, ``symlink``, ``link``, ``device``, ``fifo``, ``socket``
+    kind: str = "file"
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of output. ``seconds`` counts from the container's start."""
+
+    seconds: float
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What SageMaker would have kept of one training job. Names follow DescribeTrainingJob."""
+
+    key: str
+    name: str
+    image_id: str
+    request: dict[str, Any]
+    #: Content hash of each channel's data.
+    channels: dict[str, str]
+    status: str  # TrainingJobStatus: Completed, Failed, Stopped
+    secondary_status: str
+    failure_reason: str
+    #: Exit status of the container; None when it was never created.
+    exit: int | None
+    oom: bool
+    #: Why the host ended it, or None: ``StopTrainingJob``, ``MaxRuntimeExceeded``, ``Deadline``.
+    ended_by: str | None
+    #: Seconds from SIGTERM to the container's end; None when no stop was sent.
+    stop_seconds: float | None
+    command: tuple[str, ...]
+    limits_asked: Limits
+    limits_applied: Limits
+    #: Seconds of Starting, Downloading, Training, Uploading.
+    phases: dict[str, float]
+    log: tuple[LogLine, ...]
+    #: Whole text of /opt/ml/output/failure, or None.
+    failure: str | None
+    env_names: tuple[str, ...]
+    members: tuple[Member, ...]
+    output_members: tuple[Member, ...]
+    checkpoint_members: tuple[Member, ...]
+    #: Paths changed outside the mounts.
+    writes_outside: tuple[str, ...]
+    #: Rows of the contract that SageMaker does not document; emulated as configured here.
+    unverified: tuple[str, ...] = ()
+    started: str = ""
+    origin: Origin = Origin.EMULATED
+
+    @property
+    def text(self) -> str:
+        """The log as one text."""
+        return "\n".join(line.text for line in self.log)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that saw: facts that explain a difference between two runs."""
+
+    engine: str | None = None
+    cpus: int | None = None
+    mem: int | None = None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """``evidence.json``: what this folder is about."""
+
+    run: str
+    image_id: str | None
+    created: str
+    machine: Machine
+    #: Content hash of the scene that the jobs were given.
+    scene: str | None = None
+    scene_name: str | None = None
+    schema: str = SCHEMA
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def to_json(record: object) -> bytes:
+    """Encode a record as indented JSON with sorted keys, so that equal records are equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=1) + b"\n"
+
+
+def from_json(data: bytes, kind: type[T], where: str) -> T:
+    """Decode ``data`` as a record of type ``kind``.
+
+    Raises:
+        BadInput: the JSON is broken or does not fit; names ``where`` and the field.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{where}: not a {kind.__name__} record: {error}; record it anew") from None
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """Read one record from a file.
+
+    Raises:
+        BadInput: the file is missing or does not fit.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; is this a folder of evidence?") from None
+    return from_json(data, kind, str(path))
+
+
+def write(path: Path, record: object) -> None:
+    """Write one record whole or not at all: temporary file beside it, fsync, rename."""
+    write_bytes(path, to_json(record))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,55 @@
+"""Expected values of the checks, with their sources. What a release would change stands here, not
+in a test.
+"""
+
+from __future__ import annotations
+
+#: CUDA runtime's major version → lowest host driver branch (minor-version compatibility).
+#: Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version Compatibility".
+MINIMUM_DRIVER = {11: 450, 12: 525, 13: 580}
+
+#: Variables that hide GPUs from CUDA when they are set in an image: CUDA_VISIBLE_DEVICES takes
+#: indices and UUIDs, and any other word ("all", "", "none") is "no device". Source: CUDA C++
+#: Programming Guide, "Env Vars".
+HIDING = ("CUDA_VISIBLE_DEVICES",)
+
+#: What the NVIDIA container runtime needs to give a container its GPUs (contract 5.3).
+VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
+NEEDED_CAPABILITIES = {"compute", "utility"}
+
+#: Exit statuses by which a shell or an engine says that nothing of ours ran (contract 1.1, 1.3),
+#: and argparse's own for an argument that it does not know, such as SageMaker's word `train`.
+NEVER_STARTED = {126: "not executable", 127: "not found"}
+USAGE = 2
+
+#: Longest time that a missing GPU may stay unreported, seconds: the time to import torch on a cold
+#: instance disk with a wide margin, and far below the minutes that a fall-back to the CPU would
+#: use.
+PROMPT = 60.0
+
+#: Seconds from SIGTERM to SIGKILL (contract 1.4).
+GRACE = 120.0
+#: Characters of /opt/ml/output/failure that DescribeTrainingJob returns (contract 1.3); 900 leaves
+#: room for the prefix and suffix, of which it is not known whether they count.
+FAILURE_LIMIT = 900
+
+#: Agreement between reported PSNR and the suite's own rendering of the artefact, dB. The same
+#: formation in float32 on two implementations differs by some hundredths; a tenth is left for the
+#: trainer's own cut-offs.
+PSNR_TOLERANCE = 0.1
+#: A floor that means something: better than the best trivial answer by this, dB.
+PSNR_MARGIN = 0.5
+
+#: Instance types of the reference job definition, for which the image must hold machine code.
+INSTANCE_TYPES = ("ml.g4dn.xlarge",)
+
+
+def runs_on(cubins: tuple[int, ...], target: int) -> bool:
+    """Whether a cubin for one of ``cubins`` runs on compute capability ``target`` (both as 75 for
+    7.5).
+
+    Binary compatibility holds within a major version, from lower to higher minor.
+    Source: CUDA C++ Programming Guide, "Binary Compatibility".
+    """
+    return any(c // 10 == target // 10 and c <= target for c in cubins)

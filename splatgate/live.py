@@ -1,0 +1,179 @@
+"""The live door: looks at an image through an engine, writes down what it sees, and hands out the
+writing.
+
+What has been seen once in a run is not looked at again, whichever worker asks: every look is made
+under a file lock in the run's folder, and leaves a whole record or none.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from splatgate.container import engine, running, sweep
+from splatgate.container import image as images
+from splatgate.container.backends import Recording, RecordingBackend
+from splatgate.doors import JobSpec, Recorded, stop_when
+from splatgate.evidence import (
+    BadInput,
+    Facts,
+    Header,
+    Image,
+    Job,
+    Machine,
+    read,
+    write,
+    write_bytes,
+)
+from splatgate.outcomes import Blocked, NotVerified
+
+if TYPE_CHECKING:
+    from splatgate.session import Run
+
+
+class Live(Recorded):
+    """Evidence of ``run.image``, collected as it is asked for.
+
+    Raises:
+        BadInput: no engine, no such image, or no scene.
+    """
+
+    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
+        super().__init__(run.folder, run.scene, run.request, say)
+        self.run = run
+        if run.image is None:
+            raise BadInput("no image to judge: build one (make image) or give --image REF")
+        self.client = engine.client()
+        # Against a SIGKILL of an earlier run, which could not tidy up.
+        sweep.sweep_stale(self.client)
+        with self.lock("evidence"):
+            if not (self.folder / "evidence.json").exists():
+                self._open(images.see(self.client, run.image))
+
+    def _open(self, image: Image) -> None:
+        from splatgate.sagemaker.channels import tree_hash
+
+        if not self.scene_path.is_dir():
+            raise BadInput(f"scene {self.scene_path}: no such folder; give --scene DIR")
+        info = self.client.info()
+        write(self.folder / "image.json", image)
+        # Marks a run that may have something in the engine to sweep.
+        (self.folder / "engine").touch()
+        if self.run.subject:
+            shutil.copyfile(self.run.subject, self.folder / "subject.toml")
+        self._copy_build(image)
+        write(
+            self.folder / "evidence.json",
+            Header(
+                run=self.run.id,
+                image_id=image.image_id,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                machine=Machine(
+                    engine=f"{info['ServerVersion']} {info['Architecture']}",
+                    cpus=info["NCPU"],
+                    mem=info["MemTotal"],
+                ),
+                scene=tree_hash(self.scene_path),
+                scene_name=self.scene_path.name,
+            ),
+        )
+
+    def _copy_build(self, image: Image) -> None:
+        from splatgate.session import ROOT
+
+        folder = ROOT / "build" / "image"
+        record = folder / "build.json"
+        if record.exists() and read(record, dict).get("image_id") == image.image_id:
+            shutil.copyfile(record, self.folder / "build.json")
+            if (log := folder / "build.log").exists():
+                shutil.copyfile(log, self.folder / "build.log")
+
+    def lock(self, name: str) -> FileLock:
+        """One look at a time over all workers of the run."""
+        path = self.folder / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
+
+    def container(self) -> str:
+        """Id of the container under test; the first who asks starts it.
+
+        Raises:
+            Blocked: the image is for another platform and cannot be started.
+        """
+        image = self.image()
+        if (image.os, image.architecture) != ("linux", "amd64"):
+            raise Blocked(
+                "test_image_is_for_linux_amd64", f"image is {image.os}/{image.architecture}"
+            )
+        mark = self.folder / "container.id"
+        with self.lock("container"):
+            if not mark.exists():
+                with self.run.timed("start"):
+                    self.say(f"starting {image.ref}")
+                    write_bytes(mark, running.start(self.client, image, self.run.labels).encode())
+        return mark.read_text()
+
+    def facts(self) -> Facts:
+        """What the probe sees inside the container under test."""
+        path = self.folder / "container" / "facts.json"
+        container = self.container()
+        with self.lock("facts"):
+            if not path.exists():
+                self.say("probe: packages, imports, GPU code, environment (about half a minute)")
+                with self.run.timed("probe"):
+                    write(path, running.probe(container, self.image()))
+        return super().facts()
+
+    def backend(self) -> Any:
+        """The recording testinfra backend on the container under test."""
+        recording = Recording(self.folder / "container" / "commands.jsonl")
+        return RecordingBackend(self.container(), recording)
+
+    def job(self, spec: JobSpec) -> Job:
+        """Run the job of ``spec`` on the training host, or hand out its record.
+
+        Raises:
+            NotVerified: training was left out, or would run under emulation.
+        """
+        from splatgate.sagemaker.host import TrainingHost
+
+        key = self.job_key(spec)
+        image = self.image()
+        if (image.os, image.architecture) != ("linux", "amd64"):
+            raise Blocked(
+                "test_image_is_for_linux_amd64", f"image is {image.os}/{image.architecture}"
+            )
+        if spec.trains and self.run.quick:
+            raise NotVerified("--quick: no training")
+        if spec.trains and "x86_64" not in (self.header.machine.engine or ""):
+            raise NotVerified("training under emulation of another processor gives no answer")
+        folder = self.folder / "jobs" / key
+        with self.lock(f"jobs.{key}"):
+            if not (folder / "job.json").exists():
+                host = TrainingHost(self.client, labels=self.run.labels, say=self.say)
+                with self.run.timed(f"job {spec.name}"):
+                    host.run(
+                        image.image_id,
+                        self.request(spec),
+                        {"training": self.channel(spec)},
+                        folder,
+                        key=key,
+                        stop_when=stop_when(spec.stop_on),
+                        deadline=spec.deadline,
+                    )
+        return super().job(spec)
+
+    def channel(self, spec: JobSpec) -> Path:
+        """What the training channel of a job holds."""
+        if spec.data == "scene":
+            return self.scene_path
+        folder = self.folder / "channels" / spec.data
+        folder.mkdir(parents=True, exist_ok=True)
+        if spec.data == "no-photos":
+            shutil.copytree(self.scene_path / "sparse", folder / "sparse", dirs_exist_ok=True)
+        return folder

@@ -1,0 +1,159 @@
+"""What checks take, by name: evidence as objects, each a function of the door it comes through.
+
+pytest hands them out as fixtures (``splatgate.fixtures``); the mutants of evidence are judged with
+the same functions and no pytest (``splatgate.mutants``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from splatgate.doors import JobSpec, Recorded
+from splatgate.evidence import Facts, Image, Job
+from splatgate.facts import INSTANCE_TYPES
+from splatgate.outcomes import Blocked, NotVerified
+from splatgate.subject import Profile, Run
+
+#: The check whose failure explains why no artefact of a training job can be judged.
+TRAINS = "test_trains_with_no_network"
+#: The check whose failure explains why no splats can be judged.
+PLY = "test_archive_holds_one_ply_at_its_root"
+
+
+def image(door: Recorded) -> Image:
+    """The image under judgement."""
+    return door.image()
+
+
+def build(door: Recorded) -> dict[str, Any]:
+    """The record of the build that made the image."""
+    return door.build()
+
+
+def host(door: Recorded) -> Any:
+    """testinfra's host, bound to the container under test."""
+    return door.host()
+
+
+def facts(door: Recorded) -> Facts:
+    """What the probe saw inside the container under test."""
+    return door.facts()
+
+
+def instances(door: Recorded) -> tuple[Any, ...]:
+    """The instance types of the job definition."""
+    from splatgate.sagemaker.instances import INSTANCES
+
+    return tuple(INSTANCES[name] for name in INSTANCE_TYPES)
+
+
+def profile(door: Recorded) -> Profile:
+    """How to ask this trainer for a short run."""
+    return door.profile()
+
+
+def cpu_run(door: Recorded) -> Run:
+    """The profile's runs, for a trainer that can train without a GPU."""
+    run = door.profile().run
+    if run is None or run.cpu is None:
+        raise NotVerified("the subject profile has no [run] for a machine without a GPU")
+    return run
+
+
+def run_job(door: Recorded) -> Callable[[JobSpec], Job]:
+    """Run one training job as SageMaker would; equal jobs run once."""
+    return door.job
+
+
+def smoke(door: Recorded) -> Job:
+    """The smoke job, however it ended: short, but across every interval."""
+    run = cpu_run(door)
+    return door.job(JobSpec("smoke", {**run.smoke, **(run.cpu or {})}))
+
+
+def trained(door: Recorded) -> Job:
+    """The smoke job, completed."""
+    return completed(smoke(door))
+
+
+def truth(door: Recorded) -> Job:
+    """The truth job, completed: long enough that quality means something."""
+    trained(door)
+    run = cpu_run(door)
+    return completed(door.job(JobSpec("truth", {**run.truth, **(run.cpu or {})})))
+
+
+def reported(door: Recorded) -> dict[str, Any]:
+    """The metrics file of the truth job."""
+    job = truth(door)
+    path = door.job_folder(job) / "model" / door.profile().outputs.metrics
+    try:
+        return dict(json.loads(path.read_text()))
+    except OSError:
+        raise NotVerified(f"job {job.key} wrote no {path.name}") from None
+
+
+def splats(door: Recorded) -> Any:
+    """The Gaussians that the truth job wrote."""
+    from splatgate.scene.splats import read_splats
+
+    job = truth(door)
+    path = model_file(door, job)
+    if path is None:
+        raise Blocked(PLY, f"job {job.key} left no .ply")
+    return read_splats(path)
+
+
+def measured(door: Recorded) -> Any:
+    """The truth job's artefact in the suite's own renderer, at the views that the job reported."""
+    return door.once("measured", lambda: _measure(door))
+
+
+def _measure(door: Recorded) -> Any:
+    from splatgate.scene import colmap, truth
+
+    keys = door.profile().metrics
+    views = [(v[keys.name], v[keys.width], v[keys.height]) for v in reported(door)[keys.views]]
+    found = splats(door)
+    door.say(f"rendering {len(views)} held-out views of {len(found.means)} Gaussians")
+    scene = colmap.load_scene(door.scene())
+    return truth.measure(found, scene, views, background=keys.background)
+
+
+def gpu_job(door: Recorded) -> Job:
+    """A few hundred steps on a GPU, in the image or in the process runtime."""
+    run = door.profile().run
+    if door.header.machine.gpu is None:
+        raise NotVerified("no GPU on this machine; run `make test-gpu` on one")
+    if run is None or not run.gpu:
+        raise NotVerified("the subject profile has no [run.gpu]")
+    return door.job(JobSpec("gpu", run.gpu, deadline=600))
+
+
+PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
+    function.__name__: function
+    for function in (
+        image, build, host, facts, instances, profile, cpu_run, run_job, smoke, trained, truth,
+        reported, splats, measured, gpu_job,
+    )
+}  # fmt: skip
+
+
+def completed(job: Job) -> Job:
+    """A job that trained to its end.
+
+    Raises:
+        Blocked: it did not.
+    """
+    if job.status != "Completed":
+        raise Blocked(TRAINS, f"job {job.key} ended {job.status}: {job.failure_reason}")
+    return job
+
+
+def model_file(door: Recorded, job: Job) -> Path | None:
+    """The .ply of a job, where the profile says that it is."""
+    path = door.job_folder(job) / "model" / door.profile().outputs.model
+    return path if path.is_file() else None

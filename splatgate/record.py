@@ -1,0 +1,129 @@
+"""The run record: what one run judged, as JSON (``splatgate/judge/1``; fields are stable, see
+docs/cli.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from splatgate.evidence import Machine
+
+SCHEMA = "splatgate/judge/1"
+
+
+class State(StrEnum):
+    """What became of a check, a lane of an item, or an item.
+
+    ``HELD`` is an item's or lane's word, ``PASSED`` a check's. ``NOT_VERIFIED`` is everything that
+    gives no answer: skipped, deselected, errored, not run.
+    """
+
+    PASSED = "passed"
+    HELD = "held"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    NOT_VERIFIED = "not-verified"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check (one case of it) and its outcome. ``seconds`` is its whole time, evidence
+    included.
+    """
+
+    node: str
+    item: str
+    level: str  # must, should
+    lane: str
+    state: State = State.NOT_VERIFIED
+    origin: str = "image"
+    reason: str = ""
+    #: The check whose subject's failure kept this one from an answer.
+    blocked_by: str | None = None
+    #: Names of checks (functions) whose failure explains this one's.
+    needs: tuple[str, ...] = ()
+    #: Seeing or judging broke: never a verdict on the image.
+    error: bool = False
+    #: Evidence from the process runtime: shown, never counted.
+    supporting: bool = False
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The check's function, without its file and case."""
+        return self.node.rpartition("::")[2].partition("[")[0]
+
+
+@dataclass(frozen=True)
+class ItemState:
+    """An item's state over its lanes. ``open`` lists required lanes that have no check yet."""
+
+    state: State
+    lanes: dict[str, State]
+    remedy: str
+    open: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Which image was judged."""
+
+    ref: str | None = None
+    image_id: str | None = None
+    manifest_digest: str | None = None
+    archs: tuple[str, ...] = ()
+    driver_floor: str | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Which suite judged."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+    checklist_sha256: str
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """One training job of the run."""
+
+    key: str
+    status: str
+    exit: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What the run left behind; empty lists are the promise."""
+
+    containers: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run."""
+
+    image: ImageFacts
+    suite: Suite
+    machine: Machine
+    items: dict[str, ItemState]
+    checks: tuple[Check, ...]
+    jobs: tuple[JobFacts, ...]
+    timings: dict[str, float]
+    leftovers: Leftovers
+    verdict: str
+    run: str = ""
+    #: ``live``: looked and judged here. ``recorded``: judged again, nothing on this machine was
+    #: looked at.
+    door: str = "live"
+    interrupted: bool = False
+    schema: str = SCHEMA
+    errors: tuple[str, ...] = field(default=())

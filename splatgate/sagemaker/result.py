@@ -1,0 +1,130 @@
+"""What comes back of a job: SageMaker's words for its end, and the JSON of ``splatgate job``."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from splatgate.evidence import Job, LogLine
+from splatgate.sagemaker.request import Metric
+
+SCHEMA = "splatgate/job/1"
+#: Contract 1.3: DescribeTrainingJob returns the first 1024 characters; the field holds no more as a
+#: whole.
+REASON_LIMIT = 1024
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+def failure_reason(failure: str | None, exit_code: int | None, engine: str | None = None) -> str:
+    """Word a failed job as DescribeTrainingJob does (contract 1.3), in at most 1024 characters.
+
+    ``failure`` is the text of /opt/ml/output/failure. ``engine`` is what the engine said of a
+    container that never ran: with an exit status it is the algorithm's fault (126, 127), without
+    one the request's or image's.
+    """
+    if exit_code is None:
+        return f"ClientError: {engine or 'the container could not be created'}"[:REASON_LIMIT]
+    text = (failure if failure is not None else engine or "")[:REASON_LIMIT]
+    return f"AlgorithmError: {text}, exit code: {exit_code}"[:REASON_LIMIT]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The three fields of DescribeTrainingJob that say how a job ended."""
+
+    status: str
+    secondary: str
+    reason: str
+
+
+def ending(
+    exit_code: int | None, ended_by: str | None, failure: str | None, engine: str | None = None
+) -> Ending:
+    """Decide a job's final status (contract 1.3, 1.4).
+
+    A job that was stopped is Stopped whatever its exit status. ``Deadline`` is this host's own,
+    which SageMaker has not: the job counts as failed and the reason says whose limit it was.
+    """
+    if ended_by == "Deadline":
+        return Ending(
+            "Failed", "Failed", "Splatgate: the deadline of this run passed, not SageMaker's"
+        )
+    if ended_by == "MaxRuntimeExceeded":
+        return Ending("Stopped", "MaxRuntimeExceeded", "")
+    if ended_by is not None:
+        return Ending("Stopped", "Stopped", "")
+    if exit_code == 0:
+        return Ending("Completed", "Completed", "")
+    return Ending("Failed", "Failed", failure_reason(failure, exit_code, engine))
+
+
+def log_stream(name: str, started: str) -> str:
+    """Name of the job's CloudWatch stream, in group ``LOG_GROUP`` (contract 1.2).
+
+    ``started`` is the ISO time at which the container started; the number in the name is its epoch
+    second.
+    """
+    epoch = int(datetime.datetime.fromisoformat(started).timestamp()) if started else 0
+    return f"{name}/algo-1-{epoch}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric, as SageMaker reads it from a line of the log."""
+
+    name: str
+    value: float
+    seconds: float
+
+
+def metric_points(log: Iterable[LogLine], metrics: Iterable[Metric]) -> list[Point]:
+    """Apply MetricDefinitions to a log: the first group of each match is the value (contract 7.1).
+
+    A group that is no number gives no point, as a metric that CloudWatch would not show.
+    """
+    compiled = [(metric.name, re.compile(metric.regex)) for metric in metrics]
+    points = []
+    for line in log:
+        for name, pattern in compiled:
+            for match in pattern.finditer(line.text):
+                try:
+                    points.append(Point(name, float(match[1]), line.seconds))
+                except (IndexError, TypeError, ValueError):
+                    continue
+    return points
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """The object that ``splatgate job --json`` prints. Sizes are bytes, times seconds."""
+
+    def members(found: Iterable[Any]) -> list[dict[str, Any]]:
+        return [asdict(member) for member in found]
+
+    return {
+        "schema": SCHEMA,
+        "TrainingJobName": job.name,
+        "TrainingJobStatus": job.status,
+        "SecondaryStatus": job.secondary_status,
+        "FailureReason": job.failure_reason,
+        "exit": job.exit,
+        "oom": job.oom,
+        "ended_by": job.ended_by,
+        "stop_seconds": job.stop_seconds,
+        "image_id": job.image_id,
+        "command": list(job.command),
+        "limits": {"asked": asdict(job.limits_asked), "applied": asdict(job.limits_applied)},
+        "phases": dict(job.phases),
+        "log_group": LOG_GROUP,
+        "log_stream": log_stream(job.name, job.started),
+        "log_lines": len(job.log),
+        "env_names": list(job.env_names),
+        "writes_outside": list(job.writes_outside),
+        "members": members(job.members),
+        "output_members": members(job.output_members),
+        "checkpoint_members": members(job.checkpoint_members),
+        "channels": dict(job.channels),
+        "unverified": list(job.unverified),
+    }

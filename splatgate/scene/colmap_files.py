@@ -1,0 +1,238 @@
+"""COLMAP's files, binary and text, as plain rows; a broken one is named with where it breaks.
+
+Our own reader, not pycolmap: the suite must not see a scene with the trainer's eyes, and pycolmap
+4.2 says ``unordered_map::at`` of a file cut short, and takes half a ``cameras.bin`` for a whole.
+Formats: https://colmap.github.io/format.html, and COLMAP 4.2's
+``src/colmap/scene/reconstruction_io_{text,binary}.cc``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+PARTS = ("cameras", "images", "points3D")
+#: Number of parameters of each camera model, in the order of COLMAP's ids.
+MODELS = {
+    "SIMPLE_PINHOLE": 3,
+    "PINHOLE": 4,
+    "SIMPLE_RADIAL": 4,
+    "RADIAL": 5,
+    "OPENCV": 8,
+    "OPENCV_FISHEYE": 8,
+    "FULL_OPENCV": 12,
+    "FOV": 5,
+    "SIMPLE_RADIAL_FISHEYE": 4,
+    "RADIAL_FISHEYE": 5,
+    "THIN_PRISM_FISHEYE": 12,
+    "RAD_TAN_THIN_PRISM_FISHEYE": 16,
+    "SIMPLE_DIVISION": 4,
+    "DIVISION": 5,
+    "SIMPLE_FISHEYE": 3,
+    "FISHEYE": 4,
+    "EUCM": 6,
+    "EQUIRECTANGULAR": 2,
+}
+
+#: id, model, width, height, parameters.
+CameraRow = tuple[int, str, int, int, tuple[float, ...]]
+#: name; qw qx qy qz tx ty tz; camera id; keypoints [n,3]: x, y, id of the point or -1.
+ImageRow = tuple[str, Array, int, Array]
+#: ids [n], xyz [n,3], rgb [n,3] uint8, track lengths [n].
+PointColumns = tuple[Array, Array, Array, Array]
+
+
+class Unsound(Exception):
+    """A folder is no readable scene. ``code`` is stable; the message is one line, with a remedy."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Files(Protocol):
+    """The files of a model; each method reads one of them to its end, and may raise `Unsound`."""
+
+    def cameras(self) -> Iterator[CameraRow]:
+        """Cameras in the order of the file."""
+
+    def images(self) -> Iterator[ImageRow]:
+        """Images in the order of the file."""
+
+    def points(self) -> PointColumns:
+        """All points."""
+
+
+def open_files(folder: Path, suffix: str) -> Files:
+    """A reader of the model in ``folder`` whose files end in ``suffix``, ``.bin`` or ``.txt``."""
+    files = {part: folder / f"{part}{suffix}" for part in PARTS}
+    return _Binary(files) if suffix == ".bin" else _Text(files)
+
+
+def _columns(rows: list[tuple[float, ...]]) -> PointColumns:
+    """Columns of rows (id, x, y, z, r, g, b, track length)."""
+    table = np.array(rows, np.float64).reshape(-1, 8)
+    rgb = np.clip(np.nan_to_num(table[:, 4:7]), 0, 255).astype(np.uint8)
+    return table[:, 0].astype(np.int64), table[:, 1:4], rgb, table[:, 7].astype(np.int64)
+
+
+class _Binary:
+    """Reads little-endian binary files."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+
+    def _open(self, part: str) -> tuple[_Cursor, int]:
+        cursor = _Cursor(self._files[part])
+        return cursor, int(cursor.take("<Q")[0])
+
+    def cameras(self) -> Iterator[CameraRow]:
+        cursor, count = self._open("cameras")
+        for _ in range(count):
+            camera, model, width, height = cursor.take("<iiQQ")
+            if not 0 <= model < len(MODELS):
+                cursor.broken(f"camera {camera} has the unknown model {model}")
+            name = list(MODELS)[model]
+            yield camera, name, width, height, cursor.take(f"<{MODELS[name]}d")
+        cursor.end()
+
+    def images(self) -> Iterator[ImageRow]:
+        cursor, count = self._open("images")
+        keypoint = np.dtype([("x", "<f8"), ("y", "<f8"), ("id", "<i8")])
+        for _ in range(count):
+            _, *pose, camera = cursor.take("<i7di")
+            name = cursor.string()
+            points = cursor.array(keypoint, int(cursor.take("<Q")[0]))
+            table = [points["x"], points["y"], points["id"].astype(np.float64)]
+            yield name, np.array(pose), camera, np.stack(table, axis=1)
+        cursor.end()
+
+    def points(self) -> PointColumns:
+        cursor, count = self._open("points3D")
+        rows = []
+        for _ in range(count):
+            *head, _, length = cursor.take("<Q3d3BdQ")
+            cursor.skip(8 * length)
+            rows.append((*head, length))
+        cursor.end()
+        return _columns(rows)
+
+
+class _Cursor:
+    """A place in a binary file; a step that would leave the file says where it broke."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._data = path.read_bytes()
+        self._at = 0
+
+    def broken(self, what: str) -> NoReturn:
+        where = f"{self._path}: {what} at byte {self._at} of {len(self._data)}"
+        raise Unsound("broken-model", f"{where}; export the model again and copy it whole")
+
+    def skip(self, size: int) -> int:
+        start = self._at
+        if size > len(self._data) - start:
+            self.broken("cut short")
+        self._at = start + size
+        return start
+
+    def take(self, form: str) -> tuple[Any, ...]:
+        return struct.unpack_from(form, self._data, self.skip(struct.calcsize(form)))
+
+    def string(self) -> str:
+        end = self._data.find(b"\0", self._at)
+        if end < 0:
+            self.broken("an image's name has no end")
+        start = self.skip(end - self._at + 1)
+        try:
+            return self._data[start:end].decode()
+        except UnicodeDecodeError:
+            self.broken("an image's name is not UTF-8")
+
+    def array(self, kind: np.dtype[Any], count: int) -> Array:
+        start = self.skip(kind.itemsize * count)
+        return np.frombuffer(self._data, kind, count, start)
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            self.broken("more data than announced")
+
+
+class _Text:
+    """Reads text files; comments are optional."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+
+    def _lines(self, part: str) -> Iterator[tuple[int, str]]:
+        with self._files[part].open(encoding="utf-8") as file:
+            try:
+                for number, line in enumerate(file, 1):
+                    yield number, line.strip()
+            except UnicodeDecodeError:
+                self._broken(part, 0, "(somewhere) is not UTF-8")
+
+    def _records(self, part: str) -> Iterator[tuple[int, str]]:
+        return ((n, line) for n, line in self._lines(part) if line and not line.startswith("#"))
+
+    def _broken(self, part: str, number: int, what: str) -> NoReturn:
+        where = f"{self._files[part]}: line {number} {what}"
+        raise Unsound("broken-model", f"{where}; export the model again")
+
+    def _numbers(self, part: str, number: int, words: list[str], whole: int = 0) -> Array:
+        """``words`` as numbers, the first ``whole`` of them finite."""
+        try:
+            numbers = np.array(words, np.float64)
+        except ValueError:
+            self._broken(part, number, "holds a word where a number belongs")
+        if not (np.abs(numbers[:whole]) < 2**62).all():
+            self._broken(part, number, "holds an id or size that is no integer")
+        return numbers
+
+    def cameras(self) -> Iterator[CameraRow]:
+        for number, line in self._records("cameras"):
+            words = line.split()
+            name = words[1] if len(words) > 1 else ""
+            if len(words) != 4 + MODELS.get(name, -9):
+                expected = "ID MODEL WIDTH HEIGHT and the model's parameters"
+                self._broken("cameras", number, f"is no camera ({expected}): {line[:60]!r}")
+            row = self._numbers("cameras", number, [words[0], *words[2:]], whole=3).tolist()
+            yield int(row[0]), name, int(row[1]), int(row[2]), tuple(row[3:])
+
+    def images(self) -> Iterator[ImageRow]:
+        lines = self._lines("images")
+        for number, line in lines:
+            if not line or line.startswith("#"):
+                continue
+            words = line.split(maxsplit=9)
+            if len(words) != 10:
+                expected = "ID QW QX QY QZ TX TY TZ CAMERA NAME"
+                self._broken("images", number, f"is no image ({expected}): {line[:60]!r}")
+            head = self._numbers("images", number, [words[8], *words[:8]], whole=2)
+            # The line after an image's own holds its keypoints, and may be empty.
+            number, line = next(lines, (number + 1, ""))
+            keypoints = line.split()
+            if len(keypoints) % 3:
+                expected = f"keypoints of {words[9]} (X Y POINT3D_ID …)"
+                self._broken("images", number, f"is no list of {expected}")
+            table = self._numbers("images", number, keypoints).reshape(-1, 3)
+            yield words[9], head[2:], int(head[0]), table
+
+    def points(self) -> PointColumns:
+        rows = []
+        for number, line in self._records("points3D"):
+            words = line.split()
+            if len(words) < 8 or len(words) % 2:
+                expected = "ID X Y Z R G B ERROR and its track"
+                self._broken("points3D", number, f"is no point ({expected}): {line[:60]!r}")
+            head = self._numbers("points3D", number, words[:7], whole=1)
+            rows.append((*head.tolist(), float(len(words) // 2 - 4)))
+        return _columns(rows)

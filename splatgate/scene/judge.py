@@ -1,0 +1,280 @@
+"""Judges a scene: is what the SfM stage handed over fit to train on?
+
+Every finding has a stable code, so that a trainer's own refusal can be compared with it. Only what
+no trainer can work with is unsound; what is merely unusual is a note. The earliest cause stands
+first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from splatgate.scene.colmap import Camera, Scene, View, read_scene, safe_name
+from splatgate.scene.colmap_files import Unsound
+from splatgate.scene.photos import UNREADABLE, same_shape
+
+#: One view held out, and two that see a point from different places.
+MIN_IMAGES = 3
+#: A point's first size comes from its three nearest neighbours.
+MIN_POINTS = 4
+#: SfM keeps observations within 4 px or so of where their point projects. A median of a twentieth
+#: of the image's diagonal is no noise: the poses are camera-to-world, or another scene's.
+MAX_REPROJECTION = 0.05
+#: The EXIF tag of the orientation, and its values that swap width and height.
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: ``code`` is stable; ``reason`` is one line: what, where, how to mend it."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """One camera: focal lengths and size in pixels, and how many images it took."""
+
+    id: int
+    model: str
+    width: int
+    height: int
+    fx: float
+    fy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class SceneVerdict:
+    """What a scene is worth (``splatgate/scene/1``).
+
+    ``code`` and ``reason`` are the first finding's, or empty. ``tracks`` are the points seen from
+    at least two images, ``observations`` all sightings of points.
+    """
+
+    ok: bool
+    code: str
+    reason: str
+    images: int
+    points: int
+    tracks: int
+    cameras: tuple[CameraFacts, ...]
+    observations: int = 0
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    model: str = ""
+    schema: str = "splatgate/scene/1"
+
+
+def judge_scene(path: Path, say: Callable[[str], None] = lambda line: None) -> SceneVerdict:
+    """Judge the scene below ``path``. Every photograph is decoded; ``say`` gets progress.
+
+    Raises:
+        BadInput: ``path`` is no readable folder.
+    """
+    try:
+        scene = read_scene(path)
+    except Unsound as error:
+        finding = Finding(error.code, str(error))
+        return SceneVerdict(False, finding.code, finding.reason, 0, 0, 0, (), findings=(finding,))
+    resized: list[str] = []
+    findings = (
+        *_images(scene),
+        *_cameras(scene),
+        *_poses(scene),
+        *_points(scene),
+        *_photos(scene, resized, say),
+    )
+    first = findings[0] if findings else Finding("", "")
+    taken = Counter(view.camera_id for view in scene.views)
+    sightings = Counter(int(point) for view in scene.views for point in np.unique(view.point_ids))
+    lengths = list(sightings.values()) if sightings else scene.track_lengths.tolist()
+    return SceneVerdict(
+        ok=not findings,
+        code=first.code,
+        reason=first.reason,
+        images=len(scene.views),
+        points=len(scene.points_xyz),
+        tracks=sum(length > 1 for length in lengths),
+        cameras=tuple(
+            CameraFacts(c.id, c.model, c.width, c.height, *_focals(c), taken[c.id])
+            for c in scene.cameras
+        ),
+        observations=sum(len(view.point_ids) for view in scene.views),
+        findings=findings,
+        notes=tuple(_notes(scene, resized)),
+        model=scene.model.relative_to(path).as_posix(),
+    )
+
+
+def _focals(camera: Camera) -> tuple[float, float]:
+    fx, fy = np.nan_to_num(np.diag(camera.K)[:2], posinf=0, neginf=0).tolist()
+    return fx, fy
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _images(scene: Scene) -> Iterator[Finding]:
+    names = Counter(view.name for view in scene.views)
+    if len(names) < MIN_IMAGES:
+        what = f"{len(names)} registered images, at least {MIN_IMAGES} are needed"
+        yield Finding("too-few-images", f"{scene.model}: {what}; look into the SfM stage")
+    if odd := [name for name, count in names.items() if count > 1 or not safe_name(name)]:
+        what = f"image names that repeat or leave images/: {_few(odd)}"
+        yield Finding("bad-names", f"{scene.model}: {what}; rename them")
+
+
+def _cameras(scene: Scene) -> Iterator[Finding]:
+    for camera in scene.cameras:
+        sound = min(*_focals(camera), camera.width, camera.height) > 0
+        if not sound or not np.isfinite(camera.params).all():
+            size = f"{camera.width}x{camera.height}"
+            what = f"camera {camera.id} ({camera.model} {size} {list(camera.params)[:4]})"
+            what += " has no usable size or focal length"
+            yield Finding("bad-camera", f"{scene.model}: {what}; undistort to PINHOLE in SfM")
+
+
+def _poses(scene: Scene) -> Iterator[Finding]:
+    def sound(view: View) -> bool:
+        return bool(np.isfinite(view.R).all() and np.isfinite(view.t).all() and view.norm > 1e-6)
+
+    if bad := [view.name for view in scene.views if not sound(view)]:
+        what = f"poses that are no numbers or no rotation: {_few(bad)}"
+        yield Finding("bad-pose", f"{scene.model}: {what}; register these images again")
+        return
+    centres = np.array([view.centre for view in scene.views]).reshape(-1, 3)
+    if len(centres) > 1 and np.ptp(centres, axis=0).max() <= 1e-9 * np.abs(centres).max():
+        what = "all cameras stand in one place, and splats need parallax"
+        yield Finding("bad-pose", f"{scene.model}: {what}; look into the SfM stage")
+        return
+    if (error := _reprojection(scene)) > MAX_REPROJECTION:
+        what = f"half of the observations lie over {error:.0%} of the image's diagonal from where "
+        remedy = "write world-to-camera poses with OpenCV axes, and points of the same model"
+        yield Finding("poses-disagree", f"{scene.model}: {what}their points project; {remedy}")
+
+
+def _reprojection(scene: Scene) -> float:
+    """Median distance of an observation from its point's projection, in image diagonals.
+
+    A point behind the camera counts as 1. Without pinhole cameras or matching observations: 0.
+    """
+    pinhole = {c.id for c in scene.cameras if c.pinhole and min(*_focals(c), c.width, c.height) > 0}
+    order = np.argsort(scene.point_ids)
+    known = scene.point_ids[order]
+    errors = [np.zeros(0)]
+    for view in scene.views:
+        if view.camera_id not in pinhole or not len(known):
+            continue
+        at = np.minimum(np.searchsorted(known, view.point_ids), len(known) - 1)
+        match = known[at] == view.point_ids
+        with np.errstate(invalid="ignore", over="ignore"):
+            points = scene.points_xyz[order[at[match]]] @ view.R.T + view.t
+            ahead = points[:, 2] > 0
+            pixels = points[ahead] @ view.K.T
+            offset = pixels[:, :2] / pixels[:, 2:] - view.xy[match][ahead]
+        error = np.ones(len(points))
+        error[ahead] = np.linalg.norm(offset, axis=1) / np.hypot(view.width, view.height)
+        errors.append(error)
+    joined = np.concatenate(errors)
+    return float(np.median(joined)) if joined.size else 0.0
+
+
+def _points(scene: Scene) -> Iterator[Finding]:
+    count = len(scene.points_xyz)
+    if count < MIN_POINTS:
+        what = f"{count} 3-D points, and training starts from them"
+        yield Finding("no-points", f"{scene.model}: {what}; look into the SfM stage")
+    if bad := int((~np.isfinite(scene.points_xyz)).any(axis=1).sum()):
+        what = f"{bad} of {count} points have coordinates that are no numbers"
+        yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
+    ids = np.concatenate([view.point_ids for view in scene.views] or [np.zeros(0, np.int64)])
+    if not ids.size and not scene.track_lengths.sum():
+        what = "no image observes any point"
+        yield Finding("no-observations", f"{scene.model}: {what}; keep keypoints and tracks")
+    elif count >= MIN_POINTS and (lost := int((~np.isin(ids, scene.point_ids)).sum())):
+        what = f"{lost} of {ids.size} observations name points that points3D lacks"
+        yield Finding("tracks-disagree", f"{scene.model}: {what}; export all files together")
+
+
+def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Iterator[Finding]:
+    folder = scene.path / "images"
+    if not folder.is_dir():
+        there = ", ".join(sorted(entry.name for entry in scene.path.iterdir())[:6])
+        what = f"no images folder, found {there}"
+        yield Finding("missing-images-folder", f"{scene.path}: {what}; hand over the photographs")
+        return
+    if missing := [v.name for v in scene.views if v.photo is None and safe_name(v.name)]:
+        what = f"{len(missing)} of {len(scene.views)} registered photographs are missing"
+        reason = f"{folder}: {what}: {_few(missing)}; {_hint(folder, missing)}"
+        yield Finding("missing-photos", reason)
+    broken: list[str] = []
+    odd: list[str] = []
+    present = [view for view in scene.views if view.photo is not None]
+    for number, view in enumerate(present, 1):
+        if number % 25 == 0:
+            say(f"photograph {number} of {len(present)}")
+        try:
+            size = _decoded_size(view)
+        except UNREADABLE as error:
+            broken.append(f"{view.name} ({error})")
+            continue
+        if size != (view.width, view.height):
+            text = f"{view.name} is {size[0]}x{size[1]}, its camera {view.width}x{view.height}"
+            (resized if same_shape(size, view) else odd).append(text)
+    if broken:
+        what = f"{len(broken)} photographs cannot be decoded: {_few(broken)}"
+        yield Finding("unreadable-photo", f"{folder}: {what}; copy them again")
+    if odd:
+        what = f"{len(odd)} photographs have another shape than their cameras: {_few(odd)}"
+        yield Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
+
+
+def _decoded_size(view: View) -> tuple[int, int]:
+    """Size in pixels as the camera saw it; every byte is read, so that a cut file is found."""
+    assert view.photo is not None
+    with Image.open(view.photo) as image:
+        size = image.size
+        # A JPEG is read to its end, several times faster, when decoded at an eighth of its size.
+        image.draft("RGB", (max(size[0] // 8, 1), max(size[1] // 8, 1)))
+        image.load()
+        turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    return (size[1], size[0]) if turned and not same_shape(size, view) else size
+
+
+def _hint(folder: Path, missing: list[str]) -> str:
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    folded = {name.lower(): name for name in there}
+    based = {name.rpartition("/")[2]: name for name in there}
+    for name in missing:
+        extension = "." + name.rpartition(".")[2]
+        base = name.rpartition("/")[2]
+        if twice := folded.get((name + extension).lower()):
+            return f"the files have their extension twice ({twice}); rename them"
+        if (once := name.removesuffix(extension)) in there:
+            return f"the model has the extension twice (the file is {once}); rename the files"
+        if name.lower() in folded:
+            return f"the file is {folded[name.lower()]}, in other letter case; rename the files"
+        if base in based:
+            return f"found {based[base]} in another folder; keep the folders of the SfM stage"
+    return f"the folder has {len(there)} files; hand over the images that were solved"
+
+
+def _notes(scene: Scene, resized: list[str]) -> Iterator[Finding]:
+    if warped := [camera for camera in scene.cameras if not camera.pinhole]:
+        what = f"{len(warped)} of {len(scene.cameras)} cameras are no pinholes ({warped[0].model})"
+        remedy = "splats are trained on undistorted images: run colmap image_undistorter"
+        yield Finding("distorted-camera", f"{scene.model}: {what}; {remedy}")
+    if resized:
+        what = f"{len(resized)} photographs are not of their cameras' size: {_few(resized)}"
+        yield Finding("resized-photos", f"{scene.path}/images: {what}; intrinsics must follow")
+    if blind := [view.name for view in scene.views if not len(view.point_ids)]:
+        yield Finding("blind-images", f"{len(blind)} images observe no point: {_few(blind)}")

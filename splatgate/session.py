@@ -1,0 +1,222 @@
+"""One run: its id, its folder shared by all workers, its door, and its orderly end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pytest
+
+from splatgate import doors
+from splatgate.container import sweep
+from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
+from splatgate.evidence import Header, Image, Job, Machine, read
+from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, the same in its controller and its workers."""
+
+    id: str
+    out: Path
+    #: ``live``, ``process`` or ``recorded``.
+    door: str
+    #: Evidence of this run: collected here when live, the given folder when recorded.
+    folder: Path
+    image: str | None
+    subject: Path | None
+    scene: Path
+    request: Path | None
+    quick: bool
+    #: Names the controller's process, so that a later run knows when it is gone.
+    controller: str
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Run:
+        """The run of a pytest process: a worker is told, a controller makes it."""
+        if hasattr(config, "workerinput"):
+            return msgspec.convert(config.workerinput["splatgate"], cls)
+        option = config.getoption
+
+        def path(name: str) -> Path | None:
+            value = option(name)
+            return (config.invocation_params.dir / value).resolve() if value else None
+
+        out = (config.invocation_params.dir / option("--out")).resolve()
+        recorded = path("--evidence")
+        identity = uuid.uuid4().hex[:12]
+        return cls(
+            id=identity,
+            out=out,
+            door="recorded" if recorded else "process" if option("--process") else "live",
+            folder=recorded or out / "runs" / identity,
+            image=option("--image") or built_image(),
+            subject=path("--subject"),
+            scene=path("--scene") or DEFAULT_SCENE,
+            request=path("--request"),
+            quick=option("--quick"),
+            controller=sweep.controller(),
+        )
+
+    @property
+    def source(self) -> Path:
+        """The trainer's source tree, for the process runtime."""
+        return ROOT / "image"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of everything that this run makes in the engine."""
+        return {sweep.RUN_LABEL: self.id, sweep.CONTROLLER_LABEL: self.controller}
+
+    def discard(self) -> None:
+        """Remove the folder of a run that judged nothing."""
+        if self.door != "recorded":
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how long something took."""
+        started = monotonic()
+        try:
+            yield
+        finally:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "timings.jsonl").open("a") as file:
+                file.write(json.dumps({name: round(monotonic() - started, 1)}) + "\n")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run saw, for its record."""
+
+    image: ImageFacts
+    machine: Machine
+    jobs: tuple[JobFacts, ...]
+    timings: dict[str, float]
+    leftovers: Leftovers
+
+
+def built_image() -> str | None:
+    """Id of the image that ``make image`` built here."""
+    path = ROOT / "build" / "image" / "build.json"
+    try:
+        return str(json.loads(path.read_text())["image_id"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def close(run: Run) -> Seen:
+    """End a run: remove what it left in the engine, publish its evidence, and say what it saw."""
+    leftovers = Leftovers()
+    if run.door == "live" and (run.folder / "engine").exists():
+        from splatgate.container import engine
+
+        client = engine.client()
+        sweep.sweep(client, run.id)
+        left = sweep.leftovers(client, run.id)
+        leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+    seen = look_back(run, leftovers)
+    if run.door != "recorded" and (run.folder / "evidence.json").exists():
+        for name in ("engine", "container.id", "timings.jsonl"):
+            (run.folder / name).unlink(missing_ok=True)
+        for lock in run.folder.rglob("*.lock"):
+            lock.unlink()
+        shutil.rmtree(run.folder / "channels", ignore_errors=True)
+        target = run.out / "evidence"
+        shutil.rmtree(target, ignore_errors=True)
+        run.folder.rename(target)
+    run.discard()
+    if (parent := run.folder.parent).name == "runs" and not any(parent.iterdir()):
+        parent.rmdir()
+    return seen
+
+
+def look_back(run: Run, leftovers: Leftovers) -> Seen:
+    """What the evidence of a run says of image, machine and jobs; empty where it never got so
+    far.
+    """
+    folder = run.folder
+    image = ImageFacts(ref=run.image)
+    machine = Machine()
+    if (folder / "evidence.json").exists():
+        machine = read(folder / "evidence.json", Header).machine
+    if (folder / "image.json").exists():
+        found = read(folder / "image.json", Image)
+        image = ImageFacts(
+            ref=found.ref,
+            image_id=found.image_id,
+            manifest_digest=found.manifest_digest,
+            archs=tuple(a for a in found.labels.get(LABEL_ARCHS, "").split(";") if a),
+            driver_floor=found.labels.get(LABEL_FLOOR),
+            bytes=found.bytes,
+        )
+    jobs = [read(path, Job) for path in sorted(folder.glob("jobs/*/job.json"))]
+    timings: dict[str, float] = {}
+    if run.door != "recorded" and (folder / "timings.jsonl").exists():
+        for line in (folder / "timings.jsonl").read_text().splitlines():
+            timings.update(json.loads(line))
+    partial = sorted(str(p.relative_to(folder)) for p in folder.rglob(".*")) if jobs else []
+    return Seen(
+        image=image,
+        machine=machine,
+        jobs=tuple(
+            JobFacts(j.key, j.status, j.exit, round(sum(j.phases.values()), 1)) for j in jobs
+        ),
+        timings=timings,
+        leftovers=replace(leftovers, files=tuple(partial)),
+    )
+
+
+@cache
+def suite(checklist_sha256: str) -> Suite:
+    """Which suite this is: version, commit, whether the tree differs from it."""
+
+    def git(*args: str) -> str | None:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain") if shutil.which("git") else None
+    try:
+        version = metadata.version("splatgate")
+    except metadata.PackageNotFoundError:
+        version = "0.1.0"
+    return Suite(
+        version=version,
+        commit=git("rev-parse", "HEAD") if shutil.which("git") else None,
+        dirty=None if status is None else bool(status),
+        checklist_sha256=checklist_sha256,
+    )
+
+
+def open_door(run: Run, say: Any) -> doors.Recorded:
+    """The door of a run.
+
+    Raises:
+        BadInput: no image to look at, or the folder holds no evidence.
+    """
+    if run.door == "recorded":
+        return doors.Recorded(run.folder, run.scene, run.request, say)
+    if run.door == "process":
+        from splatgate.device import Process
+
+        return Process(run, say)
+    from splatgate.live import Live
+
+    return Live(run, say)

@@ -1,0 +1,108 @@
+"""The catalogue of faults is sound, and an outcome is weighed by item, reason and collateral."""
+
+from dataclasses import replace
+
+import pytest
+
+from splatgate import faults, verdict
+from splatgate.evidence import BadInput
+from splatgate.record import Check, State
+from splatgate.session import ROOT
+
+from .test_verdict import CHECKLIST, record
+
+FAULT = faults.Fault(
+    story="s", origin="K12, trap 1", kind="image", item="runtime.cuda", message="no code"
+)
+
+
+def check(item, state, reason="", node=None):
+    lane = CHECKLIST.by_id[item].required[0]
+    return Check(node or f"{item}::test_x", item, "must", lane, state, reason=reason)
+
+
+GOOD = record([check("runtime.cuda", State.PASSED), check("build.platform", State.PASSED)])
+
+
+def test_every_folder_of_the_catalogue_is_sound():
+    found = faults.load(ROOT / "tests" / "faults")
+    assert sum(f.control for f in found.values()) >= 3
+    for name, fault in found.items():
+        maker = "Dockerfile" if fault.kind == "image" else "make.py"
+        assert (ROOT / "tests" / "faults" / name / maker).exists(), name
+
+
+def test_caught_by_item_and_reason():
+    bad = record([check("runtime.cuda", State.FAILED, "no code for 75")])
+    found = faults.weigh("f", FAULT, bad, GOOD)
+    assert (found.status, found.reason_matched, found.collateral) == ("caught", True, ())
+
+
+def test_the_wrong_reason_is_a_miss():
+    bad = record([check("runtime.cuda", State.FAILED, "something else")])
+    found = faults.weigh("f", FAULT, bad, GOOD)
+    assert (found.status, found.reason_matched) == ("missed", False)
+
+
+def test_another_items_failure_is_collateral():
+    bad = record(
+        [check("runtime.cuda", State.FAILED, "no code"), check("build.platform", State.FAILED)]
+    )
+    assert faults.weigh("f", FAULT, bad, GOOD).collateral == ("build.platform",)
+
+
+def test_what_already_failed_is_no_collateral():
+    broken = check("build.platform", State.FAILED)
+    bad = record([check("runtime.cuda", State.FAILED, "no code"), broken])
+    assert faults.weigh("f", FAULT, bad, record([broken])).collateral == ()
+
+
+def test_an_item_without_a_check_is_open():
+    found = faults.weigh("f", replace(FAULT, item="build.pushed"), GOOD, GOOD)
+    assert found.status == "open"
+
+
+def test_a_control_disturbs_by_any_changed_state():
+    changed = record(
+        [check("runtime.cuda", State.NOT_VERIFIED), check("build.platform", State.PASSED)]
+    )
+    assert [d.split(":")[0] for d in faults.disturbed(changed, GOOD)] == ["runtime.cuda"]
+    assert faults.disturbed(GOOD, GOOD) == ()
+
+
+def test_lists_split_by_what_was_caught():
+    outcome = faults.weigh(
+        "f", FAULT, record([check("runtime.cuda", State.FAILED, "no code")]), GOOD
+    )
+    found = faults.lists({"f": FAULT}, [outcome])
+    assert found["K"]["caught"] == ("K12",)
+    assert found["traps"]["caught"] == ("trap 1",)
+    assert "trap 13" in found["traps"]["open"]
+    assert found["items"]["caught"] == ("runtime.cuda",)
+    assert verdict.items(CHECKLIST, ()).keys() == set(found["items"]["caught"]) | set(
+        found["items"]["open"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('story = "s"', "origin"),
+        ('story="s"\norigin="K1"\nkind="cake"\n', "kind"),
+        ('story="s"\norigin="K1"\nkind="image"\nitem="no.such"\nmessage="m"', "checklist"),
+        ('story="s"\norigin="K1"\nkind="image"\nitem="runtime.cuda"', "message"),
+        ("story = ", "Invalid value"),
+    ],
+    ids=["missing", "kind", "item", "message", "toml"],
+)
+def test_a_broken_fault_is_refused_in_one_line(tmp_path, text, said):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "fault.toml").write_text(text)
+    with pytest.raises(BadInput, match=said) as caught:
+        faults.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"no \*/fault\.toml"):
+        faults.load(tmp_path)

@@ -1,0 +1,54 @@
+"""What a check's end means: an assertion is a verdict on the image, any other exception is none."""
+
+import types
+
+import pytest
+
+from splatgate.container.backends import LookFailed, NotRecorded
+from splatgate.outcomes import Blocked, NotVerified
+from splatgate.plugin import outcome
+from splatgate.record import Check, State
+
+CHECK = Check(node="t", item="runtime.cuda", level="must", lane="container")
+
+
+def after(error, when="call"):
+    return outcome(CHECK, types.SimpleNamespace(when=when), error)
+
+
+def test_a_call_without_an_error_passes():
+    assert after(None).state == State.PASSED
+
+
+def test_setup_alone_is_no_pass():
+    assert after(None, "setup").state == State.NOT_VERIFIED
+
+
+def test_an_assertion_fails_with_its_message_alone():
+    found = after(AssertionError("expected a, got b\nassert 1 == 2"))
+    assert (found.state, found.reason, found.error) == (State.FAILED, "expected a, got b", False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), LookFailed("the container is gone"), OSError("disk"), ZeroDivisionError()],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_error_in_judging_is_not_verified(error):
+    found = after(error)
+    assert (found.state, found.error) == (State.NOT_VERIFIED, True)
+
+
+def test_an_assertion_in_a_fixture_is_an_error():
+    assert after(AssertionError("x"), "setup").error
+
+
+def test_blocked_names_its_cause():
+    found = after(Blocked("test_trains", "no job"), "setup")
+    assert (found.state, found.blocked_by) == (State.BLOCKED, "test_trains")
+
+
+@pytest.mark.parametrize("error", [NotVerified("x"), NotRecorded("x"), pytest.skip.Exception("x")])
+def test_no_answer_is_not_verified_without_an_error(error):
+    found = after(error, "setup")
+    assert (found.state, found.error) == (State.NOT_VERIFIED, False)
