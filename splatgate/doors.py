@@ -4,6 +4,7 @@ first.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from splatgate.evidence import BadInput, Facts, Header, Image, Job, read
 from splatgate.outcomes import NotVerified
 
 T = TypeVar("T")
+#: Which matching line of the log stops a job.
+STOP_AT = 3
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,10 @@ class JobSpec:
     #: nothing (``empty``).
     data: str = "scene"
     environment: dict[str, str] = field(default_factory=dict)
-    #: StopTrainingJob as soon as a log line matches this regular expression.
+    #: StopTrainingJob at the third log line that matches this regular expression.
     stop_on: str | None = None
+    #: Starts with the checkpoints of this job, as after a spot interruption.
+    resumes: JobSpec | None = None
     #: Training is expected, so that ``--quick`` leaves it out.
     trains: bool = True
     #: Seconds after which the host gives the job up.
@@ -152,7 +157,9 @@ class Recorded:
         from splatgate.sagemaker.request import job_key
 
         data = {"training": f"{spec.data} of {self.header.scene}" if spec.data != "empty" else ""}
-        return job_key(spec.name, self.request(spec), data, spec.stop_on)
+        before = self.job_key(spec.resumes) if spec.resumes else None
+        variant = [spec.stop_on, before] if spec.stop_on or before else None
+        return job_key(spec.name, self.request(spec), data, variant)
 
     def _record(self, name: str, kind: type[T]) -> T:
         path = self.folder / name
@@ -164,8 +171,11 @@ class Recorded:
 
 
 def stop_when(pattern: str | None) -> Callable[[str], bool] | None:
-    """A predicate over log lines, or None."""
+    """A predicate over log lines that is true from the third match on, or None.
+
+    At the third line the job is between two steps like any other, not at its first.
+    """
     if pattern is None:
         return None
-    compiled = re.compile(pattern)
-    return lambda line: compiled.search(line) is not None
+    compiled, seen = re.compile(pattern), itertools.count(1)
+    return lambda line: compiled.search(line) is not None and next(seen) >= STOP_AT

@@ -22,6 +22,8 @@ NEEDED_CAPABILITIES = {"compute", "utility"}
 #: and argparse's own for an argument that it does not know, such as SageMaker's word `train`.
 NEVER_STARTED = {126: "not executable", 127: "not found"}
 USAGE = 2
+#: 128 + SIGKILL.
+KILLED = 137
 
 #: Longest time that a missing GPU may stay unreported, seconds: the time to import torch on a cold
 #: instance disk with a wide margin, and far below the minutes that a fall-back to the CPU would

@@ -153,6 +153,7 @@ class Live(Recorded):
         if spec.trains and "x86_64" not in (self.header.machine.engine or ""):
             raise NotVerified("training under emulation of another processor gives no answer")
         folder = self.folder / "jobs" / key
+        earlier = self.job_folder(self.job(spec.resumes)) if spec.resumes else None
         with self.lock(f"jobs.{key}"):
             if not (folder / "job.json").exists():
                 host = TrainingHost(self.client, labels=self.run.labels, say=self.say)
@@ -165,6 +166,8 @@ class Live(Recorded):
                         key=key,
                         stop_when=stop_when(spec.stop_on),
                         deadline=spec.deadline,
+                        checkpoints=earlier / "checkpoints" if earlier else None,
+                        keep={"checkpoints"} if spec.stop_on else (),
                     )
         return super().job(spec)
 

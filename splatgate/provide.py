@@ -86,6 +86,29 @@ def truth(door: Recorded) -> Job:
     return completed(door.job(JobSpec("truth", {**run.truth, **(run.cpu or {})})))
 
 
+def stopped(door: Recorded) -> Job:
+    """The smoke job, stopped in the middle of training."""
+    run = cpu_run(door)
+    trained(door)
+    return door.job(stop_spec(door.profile(), run))
+
+
+def resumed(door: Recorded) -> Job:
+    """The stopped job again, with the checkpoints that it left."""
+    run = cpu_run(door)
+    stopped(door)
+    first = stop_spec(door.profile(), run)
+    return door.job(JobSpec("resumed", first.hyperparameters, resumes=first))
+
+
+def stop_spec(profile: Profile, run: Run) -> JobSpec:
+    """The job that is stopped: the smoke job, at its third line of progress."""
+    if not profile.log.progress:
+        raise NotVerified("the subject profile names no line of progress to stop at")
+    asked = {**run.smoke, **(run.cpu or {})}
+    return JobSpec("stop", asked, stop_on=profile.log.progress[0].regex)
+
+
 def reported(door: Recorded) -> dict[str, Any]:
     """The metrics file of the truth job."""
     job = truth(door)
@@ -137,6 +160,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
         image, build, host, facts, instances, profile, cpu_run, run_job, smoke, trained, truth,
+        stopped, resumed,
         reported, splats, measured, gpu_job,
     )
 }  # fmt: skip

@@ -136,7 +136,9 @@ def close(run: Run) -> Seen:
             (run.folder / name).unlink(missing_ok=True)
         for lock in run.folder.rglob("*.lock"):
             lock.unlink()
-        shutil.rmtree(run.folder / "channels", ignore_errors=True)
+        # Made for the jobs alone: large, and no evidence.
+        for path in (run.folder / "channels", *run.folder.glob("jobs/*/checkpoints")):
+            shutil.rmtree(path, ignore_errors=True)
         target = run.out / "evidence"
         shutil.rmtree(target, ignore_errors=True)
         run.folder.rename(target)

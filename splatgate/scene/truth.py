@@ -130,7 +130,8 @@ def measure(
     All other views count as training photographs for the baselines. ``say`` gets progress.
 
     Raises:
-        BadInput: a view that the scene lacks, or a photograph that cannot be read.
+        BadInput: a view that the scene lacks, a photograph that cannot be read, or cameras that
+            are no pinholes.
     """
     chosen = list(views) if views is not None else held_out_sizes(scene)
     hidden = {name for name, _, _ in chosen}
@@ -138,6 +139,10 @@ def measure(
     if not chosen or not training:
         counts = f"{len(chosen)} views to measure and {len(training)} to train on"
         raise BadInput(f"{scene.path}: {counts}; a scene needs both")
+    warped = {camera.id for camera in scene.cameras if not camera.pinhole}
+    if odd := [view.name for view in scene.views if view.camera_id in warped]:
+        what = f"{odd[0]} was taken by a distorting camera, which the renderer does not have"
+        raise BadInput(f"{scene.path}: {what}; measure on the undistorted scene")
     if small := [size for size in chosen if min(size[1:]) < WINDOW]:
         raise BadInput(f"view {small[0]}: at least {WINDOW} pixels a side are needed")
     say(f"mean colour of {len(training)} training photographs")

@@ -11,6 +11,7 @@ from splatgate.outcomes import NotVerified
 
 
 @pytest.mark.runtime_dependencies
+@pytest.mark.needs("test_entrypoint_is_exec_form_and_absolute")
 def test_imports_resolve(facts):
     """Every module that the trainer's sources import is there and imports.
 

@@ -4,6 +4,7 @@ import pytest
 
 from splatgate.facts import PSNR_MARGIN, PSNR_TOLERANCE
 from splatgate.provide import PLY, TRAINS, model_file
+from splatgate.scene.colmap import load_scene
 from splatgate.scene.splats import check_layout, check_logits
 
 
@@ -37,12 +38,12 @@ def test_ply_has_the_inria_layout(truth, door, profile):
 
 @pytest.mark.production_ply
 @pytest.mark.needs("test_ply_has_the_inria_layout")
-def test_ply_holds_logits_and_log_scales(splats):
+def test_ply_holds_logits_and_log_scales(splats, door):
     """Opacities are logits and scales logarithms, as every reader of the layout takes them.
 
     Exported after activation they show as flat shards in the viewer (K24).
     """
-    problems = check_logits(splats)
+    problems = check_logits(splats, load_scene(door.scene()).points_rgb)
     assert not problems, "; ".join(problems)
 
 
@@ -68,10 +69,9 @@ def test_views_held_out_are_the_declared_ones(reported, profile, door):
     Measured on photographs that were trained on, it says how well they were memorised (design,
     decision 7).
     """
-    from splatgate.scene import colmap
     from splatgate.scene.truth import held_out
 
-    names = [view.name for view in colmap.load_scene(door.scene()).views]
+    names = [view.name for view in load_scene(door.scene()).views]
     expected = held_out(names)
     assert sorted(reported[profile.metrics.held_out]) == sorted(expected), (
         f"held out {reported[profile.metrics.held_out]}, expected {expected}"

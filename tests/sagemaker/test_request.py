@@ -12,10 +12,12 @@ from splatgate.facts import (
     CAPABILITIES,
     FAILURE_LIMIT,
     HIDING,
+    KILLED,
     NEEDED_CAPABILITIES,
     PROMPT,
     VISIBLE,
 )
+from splatgate.outcomes import NotVerified
 from splatgate.provide import TRAINS
 
 
@@ -146,23 +148,46 @@ def test_progress_is_logged_as_it_happens(trained, profile):
 
 @pytest.mark.sagemaker_stop
 @pytest.mark.needs(TRAINS)
-def test_stop_leaves_a_usable_model(run_job, cpu_run, profile, trained, door):
-    """SIGTERM in the middle of training: the container ends by itself within 120 s and leaves a
-    model.
+def test_stop_leaves_a_usable_model(stopped, profile):
+    """SIGTERM in mid-training: the container ends by itself within 120 s and leaves a model.
 
     MaxRuntimeInSeconds and StopTrainingJob send SIGTERM, then SIGKILL; as PID 1 a process without a
-    handler ignores SIGTERM (contract 1.1, 1.4, trap 4).
+    handler ignores SIGTERM, and a library may put a handler of its own in its place (contract 1.1,
+    1.4, trap 4).
     """
-    first = profile.log.progress[0].regex
-    asked = {**cpu_run.truth, **cpu_run.cpu}
-    job = run_job(JobSpec("stop", asked, stop_on=first))
-    assert job.status == "Stopped", f"the job ended {job.status} before it could be stopped"
-    assert job.exit != 137, (
-        "killed after 120 s; install a SIGTERM handler first thing and stop at the next step"
-    )
-    assert profile.outputs.model in {m.path for m in job.members}, (
+    assert stopped.status == "Stopped", f"ended {stopped.status} before it could be stopped"
+    took = stopped.stop_seconds
+    assert stopped.exit != KILLED, f"killed {took} s after SIGTERM; stop at the next step and exit"
+    assert profile.outputs.model in {m.path for m in stopped.members}, (
         "stopped without a model; export on SIGTERM"
     )
+
+
+@pytest.mark.sagemaker_stop
+@pytest.mark.needs("test_stop_leaves_a_usable_model")
+def test_restart_resumes_from_the_checkpoints(stopped, resumed, profile):
+    """With the stopped job's checkpoints the same request goes on where it ended, and completes.
+
+    After a spot interruption the container starts from zero with /opt/ml/checkpoints restored
+    (contract 1.5): a trainer that begins again pays twice.
+    """
+    if not profile.outputs.checkpoints:
+        raise NotVerified("the subject profile says that this trainer keeps no checkpoints")
+    assert stopped.checkpoint_members, "stopped without a checkpoint; save one on SIGTERM"
+    assert resumed.status == "Completed", f"ended {resumed.status}: {resumed.failure_reason}"
+    step = next((m for m in profile.log.progress if m.name.endswith("step")), None)
+    if step is None:
+        raise NotVerified("the subject profile names no metric that ends in `step`")
+    before, after = values(stopped, step.regex), values(resumed, step.regex)
+    assert after[0] > before[0], (
+        f"stopped at {before[-1]:.0f}, restarted at {after[0]:.0f}; load the checkpoint"
+    )
+
+
+def values(job, regex: str) -> list[float]:
+    """What a metric definition finds in a job's log, in order."""
+    found = (re.search(regex, line.text) for line in job.log)
+    return [float(match[1]) for match in found if match]
 
 
 @pytest.mark.sagemaker_input

@@ -152,6 +152,13 @@ def test_an_unknown_view_is_bad_input(scene, planted):
         measure(planted[1], scene, [("x", 20, 20)])
 
 
+def test_distorted_photographs_are_not_compared(scene, planted):
+    """A trainer undistorts them first; against the raw ones its splats would look wrong."""
+    camera = dataclasses.replace(scene.cameras[0], model="SIMPLE_RADIAL", params=(50, 24, 16, 0.1))
+    with pytest.raises(BadInput, match="undistorted scene"):
+        measure(planted[1], dataclasses.replace(scene, cameras=(camera,)))
+
+
 def test_metrics_have_known_values():
     flat = np.zeros((32, 40, 3))
     assert psnr(flat + 0.1, flat) == pytest.approx(20)
