@@ -81,7 +81,6 @@ def judge(argv: Sequence[str]) -> int:
 
     out = Path(options.out).resolve()
     record = out / "record.json"
-    record.unlink(missing_ok=True)
     process = False
     if options.evidence:
         if not (Path(options.evidence) / "evidence.json").exists():
@@ -90,6 +89,7 @@ def judge(argv: Sequence[str]) -> int:
         process = True
     else:
         preflight(options.image or built_image(), Path(options.scene or DEFAULT_SCENE))
+    record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]

@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,7 +190,8 @@ class Bench:
         shutil.rmtree(work, ignore_errors=True)
         try:
             if fault.kind == "image":
-                return self.judge(name, "--image", self.build(name, folder))
+                with self.built(name, folder) as tag:
+                    return self.judge(name, "--image", tag)
             if fault.kind in OF_EVIDENCE:
                 shutil.copytree(self.good_evidence(), work)
                 spoil(folder, work)
@@ -210,20 +212,24 @@ class Bench:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def build(self, name: str, folder: Path) -> str:
-        """Build the variant of an image and return its reference."""
+    @contextmanager
+    def built(self, name: str, folder: Path) -> Iterator[str]:
+        """The variant of an image, there for as long as it is judged; yields its reference."""
         import docker.errors
 
         from splatgate.container import engine
 
-        tag = f"splatgate/fault:{name.lower()}"
+        tag, client = f"splatgate/fault:{name.lower()}", engine.client()
         try:
-            engine.client().images.build(
+            client.images.build(
                 path=str(folder), tag=tag, buildargs={"GOOD": self.image}, rm=True, forcerm=True
             )
         except docker.errors.BuildError as error:
             raise BadInput(f"{folder}/Dockerfile: {error.msg}") from None
-        return tag
+        try:
+            yield tag
+        finally:
+            client.images.remove(tag, force=True)
 
 
 def spoil(folder: Path, target: Path) -> None:
