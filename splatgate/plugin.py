@@ -80,7 +80,7 @@ class Judge:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand the run to an xdist worker."""
-        node.workerinput["splatgate"] = msgspec.to_builtins(self.run)
+        node.workerinput["splatgate"] = self.run.to_builtins()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -124,7 +124,7 @@ class Judge:
         """List what will run, so that a check which never did is in the record too."""
         checks = [item.stash[CHECK] for item in session.items if CHECK in item.stash]
         if checks and self.worker:
-            write(self.run.folder / "catalog.json", checks)
+            write(self.run.catalog, checks)
         self.checks.update((check.node, check) for check in checks)
 
     @pytest.hookimpl(wrapper=True)
@@ -169,11 +169,10 @@ class Judge:
         """Close the run: sweep, write the record, tell a tired person how it stands."""
         if self.worker:
             return
-        catalog = self.run.folder / "catalog.json"
-        if catalog.exists():
-            listed = read(catalog, tuple[Check, ...])
+        if self.run.catalog.exists():
+            listed = read(self.run.catalog, tuple[Check, ...])
             self.checks = {c.node: c for c in listed} | self.checks
-            catalog.unlink()
+            self.run.catalog.unlink()
         if not self.checks:
             self.run.discard()
             return

@@ -50,7 +50,8 @@ class Run:
     def of(cls, config: pytest.Config) -> Run:
         """The run of a pytest process: a worker is told, a controller makes it."""
         if hasattr(config, "workerinput"):
-            return msgspec.convert(config.workerinput["splatgate"], cls)
+            told = config.workerinput["splatgate"]
+            return msgspec.convert(told, cls, dec_hook=lambda kind, value: kind(value))
         option = config.getoption
 
         def path(name: str) -> Path | None:
@@ -72,6 +73,15 @@ class Run:
             quick=option("--quick"),
             controller=sweep.controller(),
         )
+
+    def to_builtins(self) -> Any:
+        """This run as JSON's own types, for a worker to read back."""
+        return msgspec.to_builtins(self, enc_hook=str)
+
+    @property
+    def catalog(self) -> Path:
+        """What the workers collected: xdist's controller collects nothing itself."""
+        return self.out / f"catalog.{self.id}.json"
 
     @property
     def source(self) -> Path:
