@@ -75,7 +75,9 @@ class Judge:
         self.run = session.Run.of(config)
         if not self.worker:
             # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # SIGINT too: a shell's background job starts with it ignored.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.default_int_handler)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
