@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadInput, EngineError) as error:
         sys.stderr.write(f"splatgate {verb}: {error}\n")
         return EXIT_NO_JUDGEMENT
+    except SystemExit as end:
+        # argparse leaves with 2, which here is the gate's.
+        return EXIT_NO_JUDGEMENT if end.code == 2 else int(end.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write(f"splatgate {verb}: interrupted\n")
         return 130
