@@ -22,10 +22,12 @@ from splatgate import session, summary, verdict
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import Header, read, write
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.record import Check, Record, State
 
 CHECK = pytest.StashKey[Check]()
+#: What pytest is told is a skip: neither a pass nor a verdict.
+NO_VERDICT = (Blocked, CannotLook, NotVerified, NotRecorded)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -144,7 +146,7 @@ class Judge:
             supporting=self.is_supporting(check.lane),
         )
         item.stash[CHECK] = check
-        if call.excinfo and isinstance(call.excinfo.value, Blocked | NotVerified | NotRecorded):
+        if call.excinfo and isinstance(call.excinfo.value, NO_VERDICT):
             report.outcome = "skipped"
             report.longrepr = (
                 str(item.path),
@@ -211,6 +213,8 @@ def outcome(check: Check, report: pytest.TestReport, error: BaseException | None
         return replace(check, state=State.BLOCKED, blocked_by=error.by, reason=text)
     if isinstance(error, NotVerified | NotRecorded | pytest.skip.Exception):
         return replace(check, state=State.NOT_VERIFIED, reason=text)
+    if isinstance(error, CannotLook):
+        return replace(check, state=State.NOT_VERIFIED, error=True, reason=text)
     if report.when == "call" and isinstance(error, AssertionError | pytest.fail.Exception):
         return replace(check, state=State.FAILED, reason=text)
     reason = f"error in {report.when}: {type(error).__name__}: {text}"

@@ -142,7 +142,7 @@ def close(run: Run) -> Seen:
         leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
-        for name in ("engine", "container.id", "timings.jsonl"):
+        for name in ("engine", "container.id", "container.error", "timings.jsonl"):
             (run.folder / name).unlink(missing_ok=True)
         for lock in run.folder.rglob("*.lock"):
             lock.unlink()
