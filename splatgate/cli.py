@@ -16,7 +16,7 @@ from splatgate.checklist import LANES
 from splatgate.container.engine import EngineError
 from splatgate.evidence import BadInput, from_json, to_json
 from splatgate.record import Record
-from splatgate.session import DEFAULT_SCENE, ROOT, built_image
+from splatgate.run import DEFAULT_SCENE, ROOT, built_image
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.

@@ -33,7 +33,7 @@ from splatgate.evidence import (
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 
 if TYPE_CHECKING:
-    from splatgate.session import Run
+    from splatgate.run import Run
 
 
 class Live(Recorded):
@@ -84,7 +84,7 @@ class Live(Recorded):
         )
 
     def _copy_build(self, image: Image) -> None:
-        from splatgate.session import ROOT
+        from splatgate.run import ROOT
 
         folder = ROOT / "build" / "image"
         record = folder / "build.json"

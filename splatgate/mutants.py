@@ -25,7 +25,7 @@ from splatgate.evidence import BadInput, Command, Facts, Image, Job, from_json
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.provide import PROVIDERS
 from splatgate.record import State
-from splatgate.session import ROOT
+from splatgate.run import ROOT
 
 #: Fields that no check should judge, with the reason. Patterns over ``file:path``.
 EQUIVALENT = {

@@ -24,6 +24,7 @@ from splatgate.container.backends import NotRecorded
 from splatgate.evidence import Header, read, write
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.record import Check, Record, State
+from splatgate.run import ROOT, Run
 
 CHECK = pytest.StashKey[Check]()
 #: What pytest is told is a skip: neither a pass nor a verdict.
@@ -74,7 +75,7 @@ class Judge:
         self.record: Record | None = None
         self.started = time.monotonic()
         self.worker = hasattr(config, "workerinput")
-        self.run = session.Run.of(config)
+        self.run = Run.of(config)
         if not self.worker:
             # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
             # SIGINT too: a shell's background job starts with it ignored.
@@ -121,7 +122,7 @@ class Judge:
 
     def lane(self, path: Path) -> str | None:
         """The lane of a test file: its folder under tests/."""
-        parts = path.relative_to(session.ROOT).parts if path.is_relative_to(session.ROOT) else ()
+        parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
         return parts[1] if len(parts) > 2 and parts[0] == "tests" and parts[1] in LANES else None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
