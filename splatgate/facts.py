@@ -50,6 +50,13 @@ FORMATS = ("compressed.ply", "sog", "spz")
 READ_BACK = "compressed.ply"
 #: Lowest major version of Node that the tool names (`engines` in its package.json).
 NODE = 18
+#: Keys that the SageMaker SDK adds to the hyperparameters on its own (contract 2.2).
+INJECTED = {
+    "sagemaker_program": "train.py",
+    "sagemaker_container_log_level": "20",
+    "sagemaker_job_name": "splatgate-dialect",
+    "sagemaker_region": "us-west-2",
+}
 #: What compression may cost, dB. Colours and opacities get 8 bits, positions 11, each between the
 #: extremes of 256 neighbours: measured on 3,500 Gaussians, its error lies 40 to 45 dB below white
 #: (the more there are, the nearer the neighbours) and costs a model of 20 dB nothing (-0.03); one

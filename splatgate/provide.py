@@ -70,6 +70,12 @@ def run_job(door: Recorded) -> Callable[[JobSpec], Job]:
     return door.job
 
 
+def brief(door: Recorded) -> dict[str, str]:
+    """Hyperparameters of a job of a few steps."""
+    run = cpu_run(door)
+    return {**(run.brief or run.smoke), **(run.cpu or {})}
+
+
 def smoke(door: Recorded) -> Job:
     """The smoke job, however it ended: short, but across every interval."""
     run = cpu_run(door)
@@ -188,7 +194,7 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, host, facts, instances, profile, cpu_run, run_job, smoke, trained,
+        image, build, host, facts, instances, profile, cpu_run, run_job, brief, smoke, trained,
         truth, stopped, resumed,
         reported, splats, measured, compressed, round_trip, gpu_job,
     )
