@@ -3,11 +3,11 @@
 import pytest
 
 from splatgate.facts import COMPRESSION_LOSS, FORMATS
-from splatgate.provide import COMPRESSES
+from splatgate.provide import COMPRESSES, PLY
 
 
 @pytest.mark.production_compression
-@pytest.mark.needs("test_ply_has_the_inria_layout")
+@pytest.mark.needs(PLY, "test_ply_has_the_inria_layout")
 @pytest.mark.parametrize("form", FORMATS)
 def test_compressor_reads_the_artefact(compressed, form):
     """The compression stage's own tool reads the archive's .ply and writes each of its formats.
