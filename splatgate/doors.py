@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from splatgate import subject
 from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
-from splatgate.evidence import BadInput, Facts, Header, Image, Job, read
+from splatgate.evidence import BadInput, Compression, Facts, Header, Image, Job, read
 from splatgate.outcomes import NotVerified
 
 T = TypeVar("T")
@@ -108,6 +108,20 @@ class Recorded:
     def job_folder(self, job: Job) -> Path:
         """Where the artefacts of a job lie."""
         return self.folder / "jobs" / job.key
+
+    def compressed(self, job: Job) -> Compression:
+        """What the compression stage's tool made of the model of ``job``.
+
+        Raises:
+            NotRecorded: the tool was not run on it.
+            NotVerified: the model is no longer the one that it was run on.
+        """
+        from splatgate.sagemaker.compression import archived
+
+        found = self._record(f"jobs/{job.key}/compressed.json", Compression)
+        if found.found != archived(self.job_folder(job)):
+            raise NotVerified("the .ply is another than the one compressed; compress it again")
+        return found
 
     def scene(self) -> Path:
         """The scene that the jobs were given.

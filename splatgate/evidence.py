@@ -12,6 +12,8 @@ these records; checks read them. A folder of evidence holds::
     jobs/KEY/job.json          Job
     jobs/KEY/log.txt           the job's log, one line for each line of output
     jobs/KEY/model/...         the members of model.tar.gz
+    jobs/KEY/compressed.json   Compression, what the next stage's tool made of the model
+    jobs/KEY/compressed/...    what it wrote
 
 All paths inside evidence are relative to its folder, with ``/``.
 """
@@ -235,6 +237,34 @@ class Job:
     def text(self) -> str:
         """The log as one text."""
         return "\n".join(line.text for line in self.log)
+
+
+@dataclass(frozen=True)
+class ToolRun:
+    """One run of the compressor: from a file to a file, how it ended and what it said."""
+
+    source: str
+    target: str
+    exit: int
+    #: The last lines of its error output, without the stack.
+    stderr: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What the compression stage's tool made of a job's model."""
+
+    tool: str
+    version: str
+    #: Version of Node that ran it.
+    node: str
+    #: Every .ply at the archive's root: the stage's finder takes the only one.
+    found: tuple[Member, ...]
+    runs: tuple[ToolRun, ...]
+    #: What it wrote, below ``compressed/``.
+    files: tuple[Member, ...]
+    origin: Origin = Origin.EMULATED
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from splatgate.container.backends import Recording, RecordingBackend
 from splatgate.doors import JobSpec, Recorded, stop_when
 from splatgate.evidence import (
     BadInput,
+    Compression,
     Facts,
     Header,
     Image,
@@ -179,6 +180,22 @@ class Live(Recorded):
                         keep={"checkpoints"} if spec.stop_on else (),
                     )
         return super().job(spec)
+
+    def compressed(self, job: Job) -> Compression:
+        """Run the compression stage's tool on the model of ``job``, or hand out its record.
+
+        Raises:
+            NotVerified: no Node here, or the tool cannot be installed.
+        """
+        from splatgate.sagemaker import compression
+
+        folder = self.job_folder(job)
+        with self.lock(f"jobs.{job.key}.compressed"):
+            if not (folder / "compressed.json").exists():
+                tool = compression.install(self.say)
+                with self.run.timed("compression"):
+                    compression.compress(tool, folder, self.say)
+        return super().compressed(job)
 
     def channel(self, spec: JobSpec) -> Path:
         """What the training channel of a job holds."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import Facts, Image, Job
-from splatgate.facts import INSTANCE_TYPES
+from splatgate.evidence import Compression, Facts, Image, Job
+from splatgate.facts import INSTANCE_TYPES, READ_BACK
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.subject import Profile, Run
 
@@ -21,6 +21,8 @@ from splatgate.subject import Profile, Run
 TRAINS = "test_trains_with_no_network"
 #: The check whose failure explains why no splats can be judged.
 PLY = "test_archive_holds_one_ply_at_its_root"
+#: The check whose failure explains why no compressed model can be judged.
+COMPRESSES = "test_compressor_reads_the_artefact"
 
 
 def image(door: Recorded) -> Image:
@@ -66,6 +68,12 @@ def cpu_run(door: Recorded) -> Run:
 def run_job(door: Recorded) -> Callable[[JobSpec], Job]:
     """Run one training job as SageMaker would; equal jobs run once."""
     return door.job
+
+
+def brief(door: Recorded) -> dict[str, str]:
+    """Hyperparameters of a job of a few steps."""
+    run = cpu_run(door)
+    return {**(run.brief or run.smoke), **(run.cpu or {})}
 
 
 def smoke(door: Recorded) -> Job:
@@ -146,6 +154,33 @@ def _measure(door: Recorded) -> Any:
     return truth.measure(found, scene, views, background=keys.background)
 
 
+def compressed(door: Recorded) -> Compression:
+    """What the compression stage's tool made of the truth job's model."""
+    return door.compressed(truth(door))
+
+
+def round_trip(door: Recorded) -> Any:
+    """The truth job's Gaussians after compression, and their PSNR at the views that it reported."""
+    job = truth(door)
+    return door.once("round_trip", lambda: _round_trip(door, job))
+
+
+def _round_trip(door: Recorded, job: Job) -> Any:
+    from splatgate.sagemaker.compression import ROUND_TRIP
+    from splatgate.scene import colmap, truth
+    from splatgate.scene.splats import read_splats
+
+    found = door.compressed(job)
+    names = (f".{READ_BACK}", ROUND_TRIP)
+    if bad := [r for r in found.runs if r.exit and r.target.endswith(names)]:
+        raise Blocked(COMPRESSES, f"nothing to read back: {bad[0].stderr}")
+    keys = door.profile().metrics
+    restored = read_splats(door.job_folder(job) / "compressed" / ROUND_TRIP, any_order=True)
+    views = [(v[keys.name], v[keys.width], v[keys.height]) for v in reported(door)[keys.views]]
+    scene = colmap.load_scene(door.scene())
+    return restored, truth.mean_psnr(restored, scene, views, keys.background)
+
+
 def gpu_job(door: Recorded) -> Job:
     """A few hundred steps on a GPU, in the image or in the process runtime."""
     run = door.profile().run
@@ -159,9 +194,9 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, host, facts, instances, profile, cpu_run, run_job, smoke, trained, truth,
-        stopped, resumed,
-        reported, splats, measured, gpu_job,
+        image, build, host, facts, instances, profile, cpu_run, run_job, brief, smoke, trained,
+        truth, stopped, resumed,
+        reported, splats, measured, compressed, round_trip, gpu_job,
     )
 }  # fmt: skip
 

@@ -22,6 +22,8 @@ class Run:
 
     channel: str = "training"
     cpu: dict[str, str] | None = None
+    #: A few steps, for checks of what comes before and after training; where left out, ``smoke``.
+    brief: dict[str, str] = field(default_factory=dict)
     #: Crosses every interval: log, evaluation, densification, checkpoint, export.
     smoke: dict[str, str] = field(default_factory=dict)
     #: Long enough that quality means something.

@@ -84,29 +84,34 @@ def check_layout(path: Path) -> list[str]:
     return problems
 
 
-def read_splats(path: Path) -> Splats:
+def read_splats(path: Path, any_order: bool = False) -> Splats:
     """Read an INRIA ``.ply``; values that are not finite stay, and `check_layout` names them.
+
+    ``any_order`` also reads one whose properties stand in another order, as other tools write it.
 
     Raises:
         BadInput: no such file, or its layout is broken.
     """
     try:
-        table, names = _open(path)
+        table, names = _open(path, any_order)
     except _Broken as error:
         raise BadInput(f"{path}: {error}; export it again in the INRIA layout") from None
 
-    def columns(first: str, count: int) -> Floats:
-        at = names.index(first)
-        return np.ascontiguousarray(table[:, at : at + count], np.float32)
+    def columns(*wanted: str) -> Floats:
+        at = [names.index(name) for name in wanted]
+        return np.ascontiguousarray(table[:, at], np.float32)
+
+    def numbered(stem: str, count: int) -> Floats:
+        return columns(*(f"{stem}_{i}" for i in range(count)))
 
     rest = sum(name.startswith("f_rest_") for name in names)
-    bands = columns("f_rest_0", rest) if rest else np.zeros((len(table), 0), np.float32)
+    bands = numbered("f_rest", rest)
     return Splats(
-        means=columns("x", 3),
-        quats=columns("rot_0", 4),
-        scales=columns("scale_0", 3),
-        opacities=columns("opacity", 1)[:, 0],
-        sh0=columns("f_dc_0", 3)[:, None, :],
+        means=columns("x", "y", "z"),
+        quats=numbered("rot", 4),
+        scales=numbered("scale", 3),
+        opacities=columns("opacity")[:, 0],
+        sh0=numbered("f_dc", 3)[:, None, :],
         shN=np.ascontiguousarray(bands.reshape(len(table), 3, rest // 3).transpose(0, 2, 1)),
     )
 
@@ -146,7 +151,7 @@ def _names(rest: int, normals: bool) -> list[str]:
     ]
 
 
-def _open(path: Path) -> tuple[Array, list[str]]:
+def _open(path: Path, any_order: bool = False) -> tuple[Array, list[str]]:
     """The body as a read-only float32 map [vertices,properties], and the properties' names."""
     try:
         size = path.stat().st_size
@@ -154,7 +159,7 @@ def _open(path: Path) -> tuple[Array, list[str]]:
             head = file.read(_MAX_HEADER)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; give the .ply of a finished training") from None
-    start, count, names = _header(head)
+    start, count, names = _header(head, any_order)
     expected = start + 4 * len(names) * count
     if size < expected:
         raise _Broken(f"cut short: {size} bytes, {expected} announced ({count} vertices)")
@@ -163,7 +168,7 @@ def _open(path: Path) -> tuple[Array, list[str]]:
     return np.memmap(path, "<f4", "r", start, (count, len(names))), names
 
 
-def _header(head: bytes) -> tuple[int, int, list[str]]:
+def _header(head: bytes, any_order: bool) -> tuple[int, int, list[str]]:
     """Start of the body, number of vertices, names of the properties."""
     if re.match(rb"ply\r?\n", head) is None:
         raise _Broken(f"not a PLY file: begins with {head[:12]!r}")
@@ -194,14 +199,14 @@ def _header(head: bytes) -> tuple[int, int, list[str]]:
         raise _Broken(f"expected one element, vertex; found {found}")
     if len(elements[0]) != 3 or not re.fullmatch(r"\d{1,15}", elements[0][2]):
         raise _Broken(f"{' '.join(elements[0])!r} does not say how many vertices")
-    names = _properties(lines[2:])
+    names = _properties(lines[2:], any_order)
     count = int(elements[0][2])
     if count == 0:
         raise _Broken("no vertices: an empty model")
     return end.end(), count, names
 
 
-def _properties(lines: list[list[str]]) -> list[str]:
+def _properties(lines: list[list[str]], any_order: bool) -> list[str]:
     for words in lines:
         if len(words) != 3 or words[0] != "property":
             _wrong(f"{' '.join(words)!r} is no scalar property")
@@ -216,7 +221,7 @@ def _properties(lines: list[list[str]]) -> list[str]:
         _wrong(f"unknown properties: {' '.join(surplus)}")
     if rest not in _REST:
         _wrong(f"{rest} f_rest properties; degrees 0 to 3 have {', '.join(map(str, _REST))}")
-    if names != expected:
+    if names != expected and not (any_order and len(names) == len(expected)):
         at = [name for name, place in zip(names, expected, strict=False) if name != place]
         _wrong(f"properties out of order or twice, from {(at or names[len(expected) :])[0]} on")
     return names

@@ -176,6 +176,22 @@ def measure(
     )
 
 
+def mean_psnr(
+    splats: Splats, scene: Scene, views: Sequence[Size], background: Colour = (0.0, 0.0, 0.0)
+) -> float:
+    """Mean PSNR in dB of ``splats`` over ``views``, with no baseline: to compare two models.
+
+    Raises:
+        BadInput: a view that the scene lacks, or a photograph that cannot be read.
+    """
+    found = []
+    for name, width, height in views:
+        view = scene.view(name)
+        image = render(splats, view.resized(width, height), background)
+        found.append(psnr(image, load_photo(view, width, height)))
+    return float(np.mean(found))
+
+
 def nearest_view(view: View, others: Sequence[View], scene: Scene) -> View:
     """The nearest of ``others``: camera distance in scene depths plus angle of axes in radians."""
     depths = scene.points_xyz @ view.R[2] + view.t[2]

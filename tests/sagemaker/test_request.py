@@ -12,6 +12,7 @@ from splatgate.facts import (
     CAPABILITIES,
     FAILURE_LIMIT,
     HIDING,
+    INJECTED,
     KILLED,
     NEEDED_CAPABILITIES,
     PROMPT,
@@ -29,19 +30,42 @@ def test_effective_configuration_is_the_requests(trained, door, profile):
     Sent as HyperParameters and read from elsewhere, they silently keep their defaults (K43, trap
     6).
     """
-    path = door.job_folder(trained) / "model" / profile.outputs.config
+    wrong = differing(trained.request["HyperParameters"], trained, door, profile)
+    assert not wrong, f"{wrong}; read /opt/ml/input/config/hyperparameters.json"
+
+
+@pytest.mark.sagemaker_hyperparameters
+@pytest.mark.needs("test_effective_configuration_is_the_requests")
+def test_json_encoded_hyperparameters_mean_the_same(brief, run_job, door, profile):
+    """Encoded as JSON, and beside keys of the SDK's own, hyperparameters mean what they say.
+
+    Step Functions sends `cpu`, the SageMaker SDK `"cpu"` with its quotes, and adds `sagemaker_*`
+    keys that no trainer has heard of: one image must read both (contract 2.2, trap 6).
+    """
+    encoded = {name: json.dumps(value) for name, value in {**brief, **INJECTED}.items()}
+    job = run_job(JobSpec("dialect", encoded, deadline=300))
+    assert job.status == "Completed", (
+        f"encoded as JSON, the request ended {job.status}: {job.failure_reason}; decode each "
+        f"value, and ignore sagemaker_*"
+    )
+    wrong = differing(brief, job, door, profile)
+    assert not wrong, f"{wrong}; decode each value with json.loads, or take its text"
+
+
+def differing(asked: dict[str, str], job, door, profile) -> dict[str, str]:
+    """Hyperparameters whose value in the configuration that a job wrote is another than asked."""
+    path = door.job_folder(job) / "model" / profile.outputs.config
     assert path.is_file(), (
         f"no {profile.outputs.config} in the model; write the effective configuration"
     )
     written = json.loads(path.read_text())
     key = profile.outputs.config_key
     effective = written[key] if key else written
-    wrong = {
-        name: f"asked {asked}, effective {effective.get(name)}"
-        for name, asked in trained.request["HyperParameters"].items()
-        if not equal(asked, effective.get(name))
+    return {
+        name: f"asked {value}, effective {effective.get(name)}"
+        for name, value in asked.items()
+        if not equal(value, effective.get(name))
     }
-    assert not wrong, f"{wrong}; read /opt/ml/input/config/hyperparameters.json"
 
 
 def equal(asked: str, effective: object) -> bool:
@@ -67,6 +91,23 @@ def test_malformed_hyperparameter_is_refused(run_job, cpu_run, profile):
     assert job.status == "Failed", f"{name}=abc ended {job.status}; refuse what cannot be read"
     assert name in job.failure_reason, (
         f"FailureReason does not name {name}: {job.failure_reason!r}; write the cause there"
+    )
+
+
+@pytest.mark.sagemaker_hyperparameters
+@pytest.mark.needs("test_starts_with_the_word_train")
+def test_unknown_hyperparameter_is_refused_by_name(brief, run_job):
+    """A misspelt hyperparameter ends the job Failed before training, and the reason names it.
+
+    Passed over in silence, it leaves a default in force that nobody asked for (K43, K26); what the
+    SDK adds begins with `sagemaker_` (contract 2.2).
+    """
+    name, value = next(iter(brief.items()))
+    unknown = f"{name}s"
+    job = run_job(JobSpec("unknown", {**brief, unknown: value}, trains=False, deadline=300))
+    assert job.status == "Failed", f"an unknown {unknown} ended {job.status}; refuse it by name"
+    assert unknown in job.failure_reason, (
+        f"FailureReason does not name {unknown}: {job.failure_reason!r}; write the cause there"
     )
 
 
