@@ -203,7 +203,7 @@ def mutants(good: Path) -> Iterator[Mutant]:
         if path.suffix not in (".json", ".jsonl"):
             continue
         kind = next((k for pattern, k in KINDS.items() if Path(name).match(pattern)), None)
-        value = _decode(name, data)
+        value = decode(name, data)
         found = [(where, what, edited, False) for where, what, edited in edits(value)]
         for bad in BAD:
             if Path(name).match(bad.file):
@@ -221,7 +221,8 @@ def mutants(good: Path) -> Iterator[Mutant]:
             yield Mutant(name, field, what, contents, frozenset(top), documented)
 
 
-def _decode(name: str, data: bytes) -> Any:
+def decode(name: str, data: bytes) -> Any:
+    """A file of evidence as a JSON value; of the commands, each by its text."""
     if name != COMMANDS:
         return msgspec.json.decode(data)
     commands = (msgspec.json.decode(line) for line in data.splitlines())
