@@ -35,7 +35,7 @@ lint: $(TOX)  ## ruff and mypy
 	@$(RUN) lint
 
 bench: $(TOX)  ## train and time the trainer on this machine
-	@.tox/trainer/bin/python image/bench.py --scene tests/scenes/brighton_beach $(ARGS)
+	@$(RUN) bench -- --scene tests/scenes/brighton_beach $(ARGS)
 
 clean:  ## remove what make made here; images stay in the engine
 	rm -rf .tox build

@@ -16,7 +16,7 @@ from splatgate.checklist import LANES
 from splatgate.container.engine import EngineError
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.record import Record
-from splatgate.session import DEFAULT_SCENE, ROOT, built_image
+from splatgate.run import DEFAULT_SCENE, ROOT, built_image
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.
@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadInput, EngineError) as error:
         sys.stderr.write(f"splatgate {verb}: {error}\n")
         return EXIT_NO_JUDGEMENT
+    except SystemExit as end:
+        # argparse leaves with 2, which here is the gate's.
+        return EXIT_NO_JUDGEMENT if end.code == 2 else int(end.code or 0)
     except KeyboardInterrupt:
         sys.stderr.write(f"splatgate {verb}: interrupted\n")
         return 130

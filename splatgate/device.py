@@ -19,7 +19,7 @@ from splatgate.sagemaker import process
 from splatgate.sagemaker.channels import tree_hash
 
 if TYPE_CHECKING:
-    from splatgate.session import Run
+    from splatgate.run import Run
 
 
 def gpu() -> str | None:

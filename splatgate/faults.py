@@ -26,7 +26,7 @@ import msgspec
 from splatgate import checklist as checklists
 from splatgate.evidence import BadInput, read, to_json
 from splatgate.record import Check, Record, State
-from splatgate.session import DEFAULT_SCENE, ROOT, built_image
+from splatgate.run import DEFAULT_SCENE, ROOT, built_image
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence")
 #: Kinds that spoil evidence, and need no engine.

@@ -30,10 +30,10 @@ from splatgate.evidence import (
     write,
     write_bytes,
 )
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 
 if TYPE_CHECKING:
-    from splatgate.session import Run
+    from splatgate.run import Run
 
 
 class Live(Recorded):
@@ -84,7 +84,7 @@ class Live(Recorded):
         )
 
     def _copy_build(self, image: Image) -> None:
-        from splatgate.session import ROOT
+        from splatgate.run import ROOT
 
         folder = ROOT / "build" / "image"
         record = folder / "build.json"
@@ -104,18 +104,27 @@ class Live(Recorded):
 
         Raises:
             Blocked: the image is for another platform and cannot be started.
+            CannotLook: it does not start.
         """
         image = self.image()
         if (image.os, image.architecture) != ("linux", "amd64"):
             raise Blocked(
                 "test_image_is_for_linux_amd64", f"image is {image.os}/{image.architecture}"
             )
-        mark = self.folder / "container.id"
+        mark, broken = self.folder / "container.id", self.folder / "container.error"
         with self.lock("container"):
+            if broken.exists():
+                raise CannotLook(broken.read_text())
             if not mark.exists():
                 with self.run.timed("start"):
                     self.say(f"starting {image.ref}")
-                    write_bytes(mark, running.start(self.client, image, self.run.labels).encode())
+                    try:
+                        found = running.start(self.client, image, self.run.labels)
+                    except CannotLook as error:
+                        self.say(str(error))
+                        write_bytes(broken, str(error).encode())
+                        raise
+                    write_bytes(mark, found.encode())
         return mark.read_text()
 
     def facts(self) -> Facts:

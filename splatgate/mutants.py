@@ -30,7 +30,7 @@ from splatgate.mutations import BAD, edits, equivalent, put
 from splatgate.plugin import outcome
 from splatgate.provide import PROVIDERS
 from splatgate.record import Check, State
-from splatgate.session import DEFAULT_SCENE, ROOT
+from splatgate.run import DEFAULT_SCENE, ROOT
 
 T = TypeVar("T")
 LANES = ("container", "sagemaker")

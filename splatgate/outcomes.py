@@ -11,6 +11,10 @@ class Blocked(Exception):
         self.by = by
 
 
+class CannotLook(Exception):
+    """The image cannot be looked into at all: no verdict on it, and the run could not judge."""
+
+
 class NotVerified(Exception):
     """A check cannot give an answer here. The message says why and, where it can, what would give
     one.

@@ -22,10 +22,13 @@ from splatgate import session, summary, verdict
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import Header, read, write
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.record import Check, Record, State
+from splatgate.run import ROOT, Run
 
 CHECK = pytest.StashKey[Check]()
+#: What pytest is told is a skip: neither a pass nor a verdict.
+NO_VERDICT = (Blocked, CannotLook, NotVerified, NotRecorded)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,15 +75,17 @@ class Judge:
         self.record: Record | None = None
         self.started = time.monotonic()
         self.worker = hasattr(config, "workerinput")
-        self.run = session.Run.of(config)
+        self.run = Run.of(config)
         if not self.worker:
             # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # SIGINT too: a shell's background job starts with it ignored.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.default_int_handler)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand the run to an xdist worker."""
-        node.workerinput["splatgate"] = msgspec.to_builtins(self.run)
+        node.workerinput["splatgate"] = self.run.to_builtins()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -117,14 +122,14 @@ class Judge:
 
     def lane(self, path: Path) -> str | None:
         """The lane of a test file: its folder under tests/."""
-        parts = path.relative_to(session.ROOT).parts if path.is_relative_to(session.ROOT) else ()
+        parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
         return parts[1] if len(parts) > 2 and parts[0] == "tests" and parts[1] in LANES else None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """List what will run, so that a check which never did is in the record too."""
         checks = [item.stash[CHECK] for item in session.items if CHECK in item.stash]
         if checks and self.worker:
-            write(self.run.folder / "catalog.json", checks)
+            write(self.run.catalog, checks)
         self.checks.update((check.node, check) for check in checks)
 
     @pytest.hookimpl(wrapper=True)
@@ -142,7 +147,7 @@ class Judge:
             supporting=self.is_supporting(check.lane),
         )
         item.stash[CHECK] = check
-        if call.excinfo and isinstance(call.excinfo.value, Blocked | NotVerified | NotRecorded):
+        if call.excinfo and isinstance(call.excinfo.value, NO_VERDICT):
             report.outcome = "skipped"
             report.longrepr = (
                 str(item.path),
@@ -169,11 +174,10 @@ class Judge:
         """Close the run: sweep, write the record, tell a tired person how it stands."""
         if self.worker:
             return
-        catalog = self.run.folder / "catalog.json"
-        if catalog.exists():
-            listed = read(catalog, tuple[Check, ...])
+        if self.run.catalog.exists():
+            listed = read(self.run.catalog, tuple[Check, ...])
             self.checks = {c.node: c for c in listed} | self.checks
-            catalog.unlink()
+            self.run.catalog.unlink()
         if not self.checks:
             self.run.discard()
             return
@@ -210,6 +214,8 @@ def outcome(check: Check, report: pytest.TestReport, error: BaseException | None
         return replace(check, state=State.BLOCKED, blocked_by=error.by, reason=text)
     if isinstance(error, NotVerified | NotRecorded | pytest.skip.Exception):
         return replace(check, state=State.NOT_VERIFIED, reason=text)
+    if isinstance(error, CannotLook):
+        return replace(check, state=State.NOT_VERIFIED, error=True, reason=text)
     if report.when == "call" and isinstance(error, AssertionError | pytest.fail.Exception):
         return replace(check, state=State.FAILED, reason=text)
     reason = f"error in {report.when}: {type(error).__name__}: {text}"

@@ -1,103 +1,23 @@
-"""One run: its id, its folder shared by all workers, its door, and its orderly end."""
+"""The door of a run, and its orderly end: the engine swept, the evidence published."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from time import monotonic
 from typing import Any
-
-import msgspec
-import pytest
 
 from splatgate import doors
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
+from splatgate.device import Process
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, T, read
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
-
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run, the same in its controller and its workers."""
-
-    id: str
-    out: Path
-    #: ``live``, ``process`` or ``recorded``.
-    door: str
-    #: Evidence of this run: collected here when live, the given folder when recorded.
-    folder: Path
-    image: str | None
-    subject: Path | None
-    scene: Path
-    request: Path | None
-    quick: bool
-    #: Names the controller's process, so that a later run knows when it is gone.
-    controller: str
-
-    @classmethod
-    def of(cls, config: pytest.Config) -> Run:
-        """The run of a pytest process: a worker is told, a controller makes it."""
-        if hasattr(config, "workerinput"):
-            return msgspec.convert(config.workerinput["splatgate"], cls)
-        option = config.getoption
-
-        def path(name: str) -> Path | None:
-            value = option(name)
-            return (config.invocation_params.dir / value).resolve() if value else None
-
-        out = (config.invocation_params.dir / option("--out")).resolve()
-        recorded = path("--evidence")
-        identity = uuid.uuid4().hex[:12]
-        return cls(
-            id=identity,
-            out=out,
-            door="recorded" if recorded else "process" if option("--process") else "live",
-            folder=recorded or out / "runs" / identity,
-            image=option("--image") or built_image(),
-            subject=path("--subject"),
-            scene=path("--scene") or DEFAULT_SCENE,
-            request=path("--request"),
-            quick=option("--quick"),
-            controller=sweep.controller(),
-        )
-
-    @property
-    def source(self) -> Path:
-        """The trainer's source tree, for the process runtime."""
-        return ROOT / "image"
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels of everything that this run makes in the engine."""
-        return {sweep.RUN_LABEL: self.id, sweep.CONTROLLER_LABEL: self.controller}
-
-    def discard(self) -> None:
-        """Remove the folder of a run that judged nothing."""
-        if self.door != "recorded":
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Note how long something took."""
-        started = monotonic()
-        try:
-            yield
-        finally:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "timings.jsonl").open("a") as file:
-                file.write(json.dumps({name: round(monotonic() - started, 1)}) + "\n")
+from splatgate.run import ROOT, Run
 
 
 @dataclass(frozen=True)
@@ -109,15 +29,6 @@ class Seen:
     jobs: tuple[JobFacts, ...]
     timings: dict[str, float]
     leftovers: Leftovers
-
-
-def built_image() -> str | None:
-    """Id of the image that ``make image`` built here."""
-    path = ROOT / "build" / "image" / "build.json"
-    try:
-        return str(json.loads(path.read_text())["image_id"])
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def close(run: Run) -> Seen:
@@ -132,7 +43,7 @@ def close(run: Run) -> Seen:
         leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
-        for name in ("engine", "container.id", "timings.jsonl"):
+        for name in ("engine", "container.id", "container.error", "timings.jsonl"):
             (run.folder / name).unlink(missing_ok=True)
         for lock in run.folder.rglob("*.lock"):
             lock.unlink()
@@ -224,9 +135,8 @@ def open_door(run: Run, say: Any) -> doors.Recorded:
     if run.door == "recorded":
         return doors.Recorded(run.folder, run.scene, run.request, say)
     if run.door == "process":
-        from splatgate.device import Process
-
         return Process(run, say)
+    # The live door needs the docker SDK, which a GPU machine may lack.
     from splatgate.live import Live
 
     return Live(run, say)

@@ -84,6 +84,11 @@ def _check(out: Any, check: Check, record: Record) -> None:
         out.write_line(f"{'':16}{case}: blocked by {cause}")
         return
     lines = check.reason.splitlines() or [""]
+    said = next((c for c in record.checks if c.reason == check.reason), check)
+    if check.error and said is not check:
+        # One cause, as an image that cannot be started, would fill the page.
+        out.write_line(f"{'':16}{case}: {label}: as {said.name}")
+        return
     out.write_line(f"{'':16}{case}: {label}: {lines[0]}")
     if check.state == State.FAILED:
         for line in lines[1:6]:

@@ -133,6 +133,33 @@ def test_one_gaussian_has_closed_form() -> None:
     assert float(image[8, 11, 1]) == pytest.approx(want, abs=1e-6)
 
 
+def test_equal_depths_are_drawn_in_their_order() -> None:
+    count = 200  # enough for an unstable sort to show
+    values = {
+        "means": torch.tensor([[0.0, 0.0, 2.0]]).repeat(count, 1),
+        "quats": torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        "scales": torch.zeros(count, 3),
+        "sh0": torch.linspace(0, 1.5, count)[:, None, None].repeat(1, 1, 3),
+        "shN": torch.zeros(count, 0, 3),
+    }
+    image = raster_torch.render(
+        values, torch.full((count,), 0.5), torch.eye(4), (40.0, 40.0, 8.5, 8.5), 17, 17, 0
+    )
+    want = dense_pixel(values["sh0"][:, 0, 0] * 0.28209479177387814 + 0.5, 0.5)
+    assert float(image[8, 8, 0]) == pytest.approx(want, abs=1e-5)
+
+
+def dense_pixel(colors: Tensor, alpha: float) -> float:
+    """One channel of one pixel under layers of the same ``alpha``, first layer nearest."""
+    light, total = 1.0, 0.0
+    for color in colors.tolist():
+        if light * (1 - alpha) <= 1e-4:
+            break
+        total += light * alpha * color
+        light *= 1 - alpha
+    return total
+
+
 def test_nothing_in_sight_is_black() -> None:
     values, opacities = random_splats(5, 0)
     values["means"][:, 2] = -4

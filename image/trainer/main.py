@@ -96,12 +96,9 @@ class Job:
         folder = self.base / "input" / "data" / "training"
         self.preflight(settings, folder)
         with self.phase("load"), channel.open_channel(folder) as layout:
-            from trainer.photos import load_photos
-            from trainer.scene import read_scene
-
-            # Importing pycolmap 4.2 puts glog's handler in place of ours: it prints a stack trace
-            # on SIGTERM, and the process goes on.
-            self.stop.install()
+            with self.stop.kept():
+                from trainer.photos import load_photos
+                from trainer.scene import read_scene
             scene = read_scene(layout)
             photos = load_photos(
                 scene,

@@ -193,7 +193,8 @@ def bin_tiles(packed: Tensor, extent: Tensor, depth: Tensor, width: int, height:
     """
     across, down = math.ceil(width / _TILE), math.ceil(height / _TILE)
     limit = torch.tensor([across, down], device=packed.device)
-    order = depth.argsort()
+    # Clones lie exactly where their source lies: equal depths keep their order, as in gsplat.
+    order = depth.argsort(stable=True)
     packed, extent = packed[order], extent[order]
     centre = packed[:, :2]
     low = ((centre - extent) / _TILE).floor().clamp(min=-1, max=1e6).long().clamp_min(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from trainer.errors import TrainerError
@@ -24,6 +26,29 @@ class Stop:
         """Install the handlers; call from the main thread before any slow import."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep our handlers through an import that installs its own; a signal meanwhile waits.
+
+        pycolmap 4.2 brings glog's handlers, which turn SIGTERM and crashes into a stack trace that
+        may hang for ever. A crash must end the process, so those go back to the default.
+        """
+        asking = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+        try:
+            yield
+        finally:
+            for crash in (
+                signal.SIGSEGV,
+                signal.SIGABRT,
+                signal.SIGBUS,
+                signal.SIGFPE,
+                signal.SIGILL,
+            ):
+                signal.signal(crash, signal.SIG_DFL)
+            self.install()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, asking)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked is None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from splatgate.container.backends import LookFailed, execute
 from splatgate.container.image import LABEL_SUBJECT
-from splatgate.evidence import BadInput, Facts, Image, from_json
+from splatgate.evidence import Facts, Image, from_json
 from splatgate.facts import WRITABLE
+from splatgate.outcomes import CannotLook
 
 #: The container ends by itself after this long, should nobody be left to remove it (seconds).
 LIFETIME = 5400
@@ -38,7 +39,8 @@ def start(client: Any, image: Image, labels: Mapping[str, str]) -> str:
     network; only SageMaker's environment and the image's own.
 
     Raises:
-        BadInput: the image has no /bin/sh to look through.
+        CannotLook: it does not start, as without a /bin/sh to look through. What is left of it in
+            the engine goes with the run.
     """
     import docker.errors
     from docker.types import Mount
@@ -65,14 +67,10 @@ def start(client: Any, image: Image, labels: Mapping[str, str]) -> str:
     try:
         container.start()
     except docker.errors.APIError as error:
-        container.remove(v=True, force=True)
         text = str(error.explanation or error)
         if "/bin/sh" in text:
-            raise BadInput(
-                f"image {image.ref}: it has no /bin/sh, through which Splatgate looks inside; "
-                "add one (apt-get install dash) to the image"
-            ) from None
-        raise LookFailed(f"the container under test did not start: {text}") from None
+            text = "no /bin/sh in it, through which Splatgate looks; install one (dash, busybox)"
+        raise CannotLook(f"image {image.ref}: {text}") from None
     return str(container.id)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from splatgate import checklist as checklists
 from splatgate.evidence import BadInput
-from splatgate.session import ROOT
+from splatgate.run import ROOT
 
 #: The guide's checklist, word for word.
 GUIDE = """\

@@ -7,7 +7,7 @@ import pytest
 from splatgate import faults, verdict
 from splatgate.evidence import BadInput
 from splatgate.record import Check, State
-from splatgate.session import ROOT
+from splatgate.run import ROOT
 
 from .test_verdict import CHECKLIST, record
 

@@ -15,7 +15,7 @@ from splatgate.evidence import read
 from splatgate.mutants import Bench
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.record import Check, Record, State
-from splatgate.session import DEFAULT_SCENE, ROOT
+from splatgate.run import DEFAULT_SCENE, ROOT
 
 GOOD = ROOT / "tests" / "evidence" / "good"
 #: Edits that no check notices yet, as (field, mutation). May only shrink.

@@ -5,7 +5,7 @@ import types
 import pytest
 
 from splatgate.container.backends import LookFailed, NotRecorded
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.plugin import outcome
 from splatgate.record import Check, State
 
@@ -41,6 +41,12 @@ def test_an_error_in_judging_is_not_verified(error):
 
 def test_an_assertion_in_a_fixture_is_an_error():
     assert after(AssertionError("x"), "setup").error
+
+
+def test_an_image_that_cannot_be_looked_into_could_not_be_judged():
+    found = after(CannotLook("image x: no /bin/sh in it"), "setup")
+    assert (found.state, found.error) == (State.NOT_VERIFIED, True)
+    assert found.reason == "image x: no /bin/sh in it"
 
 
 def test_blocked_names_its_cause():

@@ -10,7 +10,7 @@ import pytest
 
 from splatgate.evidence import read
 from splatgate.record import Record
-from splatgate.session import ROOT
+from splatgate.run import ROOT
 
 GOOD = ROOT / "tests" / "evidence" / "good"
 

@@ -1,0 +1,112 @@
+"""One run: its id, what it judges and through which door, and its folder shared by all workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pytest
+
+from splatgate.container import sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, the same in its controller and its workers."""
+
+    id: str
+    out: Path
+    #: ``live``, ``process`` or ``recorded``.
+    door: str
+    #: Evidence of this run: collected here when live, the given folder when recorded.
+    folder: Path
+    image: str | None
+    subject: Path | None
+    scene: Path
+    request: Path | None
+    quick: bool
+    #: Names the controller's process, so that a later run knows when it is gone.
+    controller: str
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Run:
+        """The run of a pytest process: a worker is told, a controller makes it."""
+        if hasattr(config, "workerinput"):
+            told = config.workerinput["splatgate"]
+            return msgspec.convert(told, cls, dec_hook=lambda kind, value: kind(value))
+        option = config.getoption
+
+        def path(name: str) -> Path | None:
+            value = option(name)
+            return (config.invocation_params.dir / value).resolve() if value else None
+
+        out = (config.invocation_params.dir / option("--out")).resolve()
+        recorded = path("--evidence")
+        identity = uuid.uuid4().hex[:12]
+        return cls(
+            id=identity,
+            out=out,
+            door="recorded" if recorded else "process" if option("--process") else "live",
+            folder=recorded or out / "runs" / identity,
+            image=option("--image") or built_image(),
+            subject=path("--subject"),
+            scene=path("--scene") or DEFAULT_SCENE,
+            request=path("--request"),
+            quick=option("--quick"),
+            controller=sweep.controller(),
+        )
+
+    def to_builtins(self) -> Any:
+        """This run as JSON's own types, for a worker to read back."""
+        return msgspec.to_builtins(self, enc_hook=str)
+
+    @property
+    def catalog(self) -> Path:
+        """What the workers collected: xdist's controller collects nothing itself."""
+        return self.out / f"catalog.{self.id}.json"
+
+    @property
+    def source(self) -> Path:
+        """The trainer's source tree, for the process runtime."""
+        return ROOT / "image"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of everything that this run makes in the engine."""
+        return {sweep.RUN_LABEL: self.id, sweep.CONTROLLER_LABEL: self.controller}
+
+    def discard(self) -> None:
+        """Remove the folder of a run that judged nothing."""
+        if self.door != "recorded":
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how long something took."""
+        started = monotonic()
+        try:
+            yield
+        finally:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "timings.jsonl").open("a") as file:
+                file.write(json.dumps({name: round(monotonic() - started, 1)}) + "\n")
+
+
+def built_image() -> str | None:
+    """Id of the image that ``make image`` built here."""
+    path = ROOT / "build" / "image" / "build.json"
+    try:
+        return str(json.loads(path.read_text())["image_id"])
+    except (OSError, ValueError, KeyError):
+        return None
