@@ -14,7 +14,7 @@ from pathlib import Path
 
 from splatgate.checklist import LANES
 from splatgate.container.engine import EngineError
-from splatgate.evidence import BadInput, from_json, to_json
+from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT, built_image
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
@@ -88,6 +88,7 @@ def judge(argv: Sequence[str]) -> int:
     if options.evidence:
         if not (Path(options.evidence) / "evidence.json").exists():
             raise BadInput(f"{options.evidence}: no evidence.json in it; give a folder of evidence")
+        read(Path(options.evidence) / "evidence.json", Header)
     elif options.lane == ["gpu"] and options.image is None and not engine_answers():
         process = True
     else:

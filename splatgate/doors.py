@@ -4,6 +4,7 @@ first.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from splatgate import subject
 from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
-from splatgate.evidence import BadInput, Compression, Facts, Header, Image, Job, read
+from splatgate.evidence import SCHEMA, BadInput, Compression, Facts, Header, Image, Job, read
 from splatgate.outcomes import NotVerified
 
 T = TypeVar("T")
@@ -63,7 +64,10 @@ class Recorded:
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What is costly to compute from evidence, computed once in this process."""
+        """What is costly to compute from evidence, computed once in this process.
+
+        ``name`` names all of the evidence that it is computed from.
+        """
         if name not in self._made:
             self._made[name] = make()
         value: T = self._made[name]
@@ -72,11 +76,21 @@ class Recorded:
     @cached_property
     def header(self) -> Header:
         """What the folder is about."""
-        return read(self.folder / "evidence.json", Header)
+        header = self._record("evidence.json", Header)
+        if header.schema != SCHEMA:
+            raise BadInput(f"{self.folder}: {header.schema}, not {SCHEMA}; record it anew")
+        return header
 
     def image(self) -> Image:
-        """The image's configuration."""
-        return self._record("image.json", Image)
+        """The image's configuration.
+
+        Raises:
+            BadInput: it is another image than the evidence speaks of.
+        """
+        image = self._record("image.json", Image)
+        if image.image_id != self.header.image_id:
+            raise BadInput(f"{self.folder}: image.json is of {image.image_id}, another image")
+        return image
 
     def facts(self) -> Facts:
         """What the probe saw inside the container."""
@@ -103,7 +117,29 @@ class Recorded:
             NotRecorded: no such job was run, with this request and these data.
         """
         key = self.job_key(spec)
-        return self._record(f"jobs/{key}/job.json", Job)
+        job = self._record(f"jobs/{key}/job.json", Job)
+        self._answers(job, key, spec)
+        return job
+
+    def _answers(self, job: Job, key: str, spec: JobSpec) -> None:
+        """Refuse a record that is of another job than ``spec``, or that contradicts itself."""
+        from splatgate.sagemaker.result import contradictions
+
+        asked = self.request(spec)
+        data = {"training": self.header.scene} if spec.data == "scene" else job.channels
+        problems = contradictions(job)
+        for what, found, expected in (
+            ("key", job.key, key),
+            ("name", job.name, asked.name),
+            ("request", job.request, asked.raw),
+            # The process runtime has no image.
+            ("image", job.image_id, self.header.image_id or job.image_id),
+            ("data", job.channels, data),
+        ):
+            if found != expected:
+                problems.append(f"its {what} is another than was asked for")
+        if problems:
+            raise BadInput(f"{self.folder}/jobs/{key}: {'; '.join(problems)}; record it anew")
 
     def job_folder(self, job: Job) -> Path:
         """Where the artefacts of a job lie."""
@@ -123,6 +159,31 @@ class Recorded:
             raise NotVerified("the .ply is another than the one compressed; compress it again")
         return found
 
+    def artefact(self, job: Job, name: str) -> Path | None:
+        """A file of a job's model, or None where the job's record has no such member.
+
+        Raises:
+            BadInput: the file is missing, or is not the one that the record speaks of.
+        """
+        member = next((m for m in job.members if m.path == name), None)
+        if member is None or member.kind != "file":
+            return None
+        path = self.file(f"jobs/{job.key}/model/{name}")
+        if path is None:
+            raise BadInput(f"{self.folder}/jobs/{job.key}: {name} is recorded and not there")
+        if self._content(f"jobs/{job.key}/model/{name}") != (member.bytes, member.sha256):
+            raise BadInput(f"{path}: not the file that the job's record speaks of; record it anew")
+        return path
+
+    def _content(self, name: str) -> tuple[int, str]:
+        data = (self.folder / name).read_bytes()
+        return len(data), hashlib.sha256(data).hexdigest()
+
+    def file(self, name: str) -> Path | None:
+        """A file of the evidence that is no record, or None."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
     def scene(self) -> Path:
         """The scene that the jobs were given.
 
@@ -131,7 +192,8 @@ class Recorded:
         """
         from splatgate.sagemaker.channels import tree_hash
 
-        if tree_hash(self.scene_path) != self.header.scene:
+        found = self.once("scene hash", lambda: tree_hash(self.scene_path))
+        if found != self.header.scene:
             raise NotVerified(
                 f"evidence speaks of scene {self.header.scene_name}, {self.scene_path} is another; "
                 "give it with --scene"
@@ -155,9 +217,17 @@ class Recorded:
 
     def request(self, spec: JobSpec) -> Any:
         """The CreateTrainingJob request of ``spec``, over the one given with --request."""
-        from splatgate.sagemaker.request import load, parse, smoke_request
+        from splatgate.sagemaker.request import load, smoke_request
 
-        base = load(self.request_path) if self.request_path else smoke_request()
+        base = self.once(
+            "base request",
+            lambda: load(self.request_path) if self.request_path else smoke_request(),
+        )
+        return self.once(f"request {spec}", lambda: self._request(spec, base))
+
+    def _request(self, spec: JobSpec, base: Any) -> Any:
+        from splatgate.sagemaker.request import parse
+
         raw = {
             **base.raw,
             "TrainingJobName": f"splatgate-{spec.name}",
@@ -168,6 +238,9 @@ class Recorded:
 
     def job_key(self, spec: JobSpec) -> str:
         """Memo key of a job: its name, and a hash of request, data and stop."""
+        return self.once(f"key {spec} {self.header.scene}", lambda: self._job_key(spec))
+
+    def _job_key(self, spec: JobSpec) -> str:
         from splatgate.sagemaker.request import job_key
 
         data = {"training": f"{spec.data} of {self.header.scene}" if spec.data != "empty" else ""}

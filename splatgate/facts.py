@@ -15,6 +15,9 @@ HIDING = ("CUDA_VISIBLE_DEVICES",)
 
 #: What the NVIDIA container runtime needs to give a container its GPUs (contract 5.3).
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+#: Every GPU, or some by index or UUID; anything else gives a container none. With one GPU each of
+#: these is all of them. Source: NVIDIA Container Toolkit, "GPU Enumeration".
+VISIBLE_GPUS = r"all|(\d+|GPU-[\w-]+)(,(\d+|GPU-[\w-]+))*"
 CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
 NEEDED_CAPABILITIES = {"compute", "utility"}
 
@@ -32,6 +35,16 @@ PROMPT = 60.0
 
 #: Seconds from SIGTERM to SIGKILL (contract 1.4).
 GRACE = 120.0
+#: How much later than that an ending may be noted: a look at the container, each second or so.
+POLL = 2.0
+#: Directories that a job must be able to write to (contract 2.1).
+WRITABLE = (
+    "/opt/ml/model",
+    "/opt/ml/output",
+    "/opt/ml/output/data",
+    "/opt/ml/checkpoints",
+    "/tmp",
+)
 #: Characters of /opt/ml/output/failure that DescribeTrainingJob returns (contract 1.3); 900 leaves
 #: room for the prefix and suffix, of which it is not known whether they count.
 FAILURE_LIMIT = 900
@@ -40,6 +53,9 @@ FAILURE_LIMIT = 900
 #: formation in float32 on two implementations differs by some hundredths; a tenth is left for the
 #: trainer's own cut-offs.
 PSNR_TOLERANCE = 0.1
+#: Likewise of SSIM, which takes values from -1 to 1; the two agree to 1e-6 on our own trainer, and
+#: Gaussian windows of other libraries differ at the border by some thousandths.
+SSIM_TOLERANCE = 0.01
 #: A floor that means something: better than the best trivial answer by this, dB.
 PSNR_MARGIN = 0.5
 

@@ -120,11 +120,19 @@ def stop_spec(profile: Profile, run: Run) -> JobSpec:
 def reported(door: Recorded) -> dict[str, Any]:
     """The metrics file of the truth job."""
     job = truth(door)
-    path = door.job_folder(job) / "model" / door.profile().outputs.metrics
-    try:
-        return dict(json.loads(path.read_text()))
-    except OSError:
-        raise NotVerified(f"job {job.key} wrote no {path.name}") from None
+    name = door.profile().outputs.metrics
+    path = door.artefact(job, name)
+    if path is None:
+        raise NotVerified(f"job {job.key} wrote no {name}")
+    return dict(json.loads(path.read_text()))
+
+
+def scene(door: Recorded) -> Any:
+    """The COLMAP model that the jobs were given."""
+    from splatgate.scene.colmap import load_scene
+
+    path = door.scene()
+    return door.once(f"scene {path}", lambda: load_scene(path))
 
 
 def splats(door: Recorded) -> Any:
@@ -135,23 +143,23 @@ def splats(door: Recorded) -> Any:
     path = model_file(door, job)
     if path is None:
         raise Blocked(PLY, f"job {job.key} left no .ply")
-    return read_splats(path)
+    return door.once(f"splats {digest(job, path.name)}", lambda: read_splats(path))
 
 
 def measured(door: Recorded) -> Any:
     """The truth job's artefact in the suite's own renderer, at the views that the job reported."""
-    return door.once("measured", lambda: _measure(door))
-
-
-def _measure(door: Recorded) -> Any:
-    from splatgate.scene import colmap, truth
+    from splatgate.scene.truth import measure
 
     keys = door.profile().metrics
     views = [(v[keys.name], v[keys.width], v[keys.height]) for v in reported(door)[keys.views]]
-    found = splats(door)
-    door.say(f"rendering {len(views)} held-out views of {len(found.means)} Gaussians")
-    scene = colmap.load_scene(door.scene())
-    return truth.measure(found, scene, views, background=keys.background)
+    found, known, job = splats(door), scene(door), truth(door)
+
+    def render() -> Any:
+        door.say(f"rendering {len(views)} held-out views of {len(found.means)} Gaussians")
+        return measure(found, known, views, background=keys.background)
+
+    made_of = digest(job, door.profile().outputs.model)
+    return door.once(f"measured {made_of} {views} {keys.background} {known.path}", render)
 
 
 def compressed(door: Recorded) -> Compression:
@@ -161,24 +169,28 @@ def compressed(door: Recorded) -> Compression:
 
 def round_trip(door: Recorded) -> Any:
     """The truth job's Gaussians after compression, and their PSNR at the views that it reported."""
-    job = truth(door)
-    return door.once("round_trip", lambda: _round_trip(door, job))
-
-
-def _round_trip(door: Recorded, job: Job) -> Any:
     from splatgate.sagemaker.compression import ROUND_TRIP
-    from splatgate.scene import colmap, truth
     from splatgate.scene.splats import read_splats
+    from splatgate.scene.truth import mean_psnr
 
+    job = truth(door)
     found = door.compressed(job)
     names = (f".{READ_BACK}", ROUND_TRIP)
     if bad := [r for r in found.runs if r.exit and r.target.endswith(names)]:
         raise Blocked(COMPRESSES, f"nothing to read back: {bad[0].stderr}")
+    path = door.file(f"jobs/{job.key}/compressed/{ROUND_TRIP}")
+    if path is None:
+        raise Blocked(COMPRESSES, f"no {ROUND_TRIP} to read back")
     keys = door.profile().metrics
-    restored = read_splats(door.job_folder(job) / "compressed" / ROUND_TRIP, any_order=True)
     views = [(v[keys.name], v[keys.width], v[keys.height]) for v in reported(door)[keys.views]]
-    scene = colmap.load_scene(door.scene())
-    return restored, truth.mean_psnr(restored, scene, views, keys.background)
+    restored = read_splats(path, any_order=True)
+    known = scene(door)
+    made_of = [f.sha256 for f in found.files if f.path == ROUND_TRIP]
+    value = door.once(
+        f"round trip {made_of} {views} {keys.background} {known.path}",
+        lambda: mean_psnr(restored, known, views, keys.background),
+    )
+    return restored, value
 
 
 def gpu_job(door: Recorded) -> Job:
@@ -196,7 +208,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     for function in (
         image, build, host, facts, instances, profile, cpu_run, run_job, brief, smoke, trained,
         truth, stopped, resumed,
-        reported, splats, measured, compressed, round_trip, gpu_job,
+        reported, scene, splats, measured, compressed, round_trip, gpu_job,
     )
 }  # fmt: skip
 
@@ -212,7 +224,11 @@ def completed(job: Job) -> Job:
     return job
 
 
+def digest(job: Job, name: str) -> str:
+    """Content hash of a member of a job's archive, by which its evidence is known."""
+    return next(m.sha256 for m in job.members if m.path == name)
+
+
 def model_file(door: Recorded, job: Job) -> Path | None:
     """The .ply of a job, where the profile says that it is."""
-    path = door.job_folder(job) / "model" / door.profile().outputs.model
-    return path if path.is_file() else None
+    return door.artefact(job, door.profile().outputs.model)

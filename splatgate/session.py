@@ -8,13 +8,14 @@ import subprocess
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from splatgate import doors
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.device import Process
-from splatgate.evidence import Header, Image, Job, Machine, read
+from splatgate.evidence import BadInput, Header, Image, Job, Machine, T, read
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.run import ROOT, Run
 
@@ -58,6 +59,14 @@ def close(run: Run) -> Seen:
     return seen
 
 
+def _legible(path: Path, kind: type[T]) -> T | None:
+    """A record, or None: what is missing or damaged, the checks that need it have said."""
+    try:
+        return read(path, kind)
+    except BadInput:
+        return None
+
+
 def look_back(run: Run, leftovers: Leftovers) -> Seen:
     """What the evidence of a run says of image, machine and jobs; empty where it never got so
     far.
@@ -65,10 +74,9 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
     folder = run.folder
     image = ImageFacts(ref=run.image)
     machine = Machine()
-    if (folder / "evidence.json").exists():
-        machine = read(folder / "evidence.json", Header).machine
-    if (folder / "image.json").exists():
-        found = read(folder / "image.json", Image)
+    if header := _legible(folder / "evidence.json", Header):
+        machine = header.machine
+    if found := _legible(folder / "image.json", Image):
         image = ImageFacts(
             ref=found.ref,
             image_id=found.image_id,
@@ -77,7 +85,8 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
             driver_floor=found.labels.get(LABEL_FLOOR),
             bytes=found.bytes,
         )
-    jobs = [read(path, Job) for path in sorted(folder.glob("jobs/*/job.json"))]
+    records = (_legible(path, Job) for path in sorted(folder.glob("jobs/*/job.json")))
+    jobs = [job for job in records if job]
     timings: dict[str, float] = {}
     if run.door != "recorded" and (folder / "timings.jsonl").exists():
         for line in (folder / "timings.jsonl").read_text().splitlines():

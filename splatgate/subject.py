@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 
 import msgspec
 
@@ -93,6 +94,7 @@ class Profile:
     errors: dict[str, str] = field(default_factory=dict)
 
 
+@cache
 def parse(text: str, where: str) -> Profile:
     """Read a subject profile.
 

@@ -15,20 +15,15 @@ from typing import Any
 from splatgate.container.backends import LookFailed, execute
 from splatgate.container.image import LABEL_SUBJECT
 from splatgate.evidence import Facts, Image, from_json
+from splatgate.facts import WRITABLE
 from splatgate.outcomes import CannotLook
 
 #: The container ends by itself after this long, should nobody be left to remove it (seconds).
 LIFETIME = 5400
 #: The probe imports torch up to three times; on two slow cores that takes half a minute.
 PROBE_TIMEOUT = 300.0
-#: Directories that SageMaker mounts, root-owned, below /opt/ml (contract 2.1), and scratch.
-MOUNTED = (
-    "/opt/ml/model",
-    "/opt/ml/output",
-    "/opt/ml/output/data",
-    "/opt/ml/checkpoints",
-)
-SCRATCH = "/tmp"
+#: Directories that SageMaker mounts, root-owned, below /opt/ml (contract 2.1).
+MOUNTED = tuple(path for path in WRITABLE if path.startswith("/opt/ml/"))
 #: What SageMaker itself sets (contract 3.1).
 ENVIRONMENT = {
     "TRAINING_JOB_NAME": "splatgate-look",
@@ -110,7 +105,7 @@ def probe(container: str, image: Image) -> Facts:
     ask = {
         "entry_script": script if script and script.endswith(".py") else None,
         "source": folder,
-        "paths": [*MOUNTED, SCRATCH],
+        "paths": list(WRITABLE),
         "subject": image.labels.get(LABEL_SUBJECT),
     }
     python = interpreter(container, image)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from splatgate.evidence import Job, Limits, LogLine, Member, Origin, write
 from splatgate.facts import GRACE
-from splatgate.sagemaker.channels import files_below
+from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.sagemaker.instances import Assumptions
 from splatgate.sagemaker.request import Request
 from splatgate.sagemaker.result import ending
@@ -85,7 +85,7 @@ def run(
             name=request.name,
             image_id="",
             request=dict(request.raw),
-            channels={"training": str(channel.name)},
+            channels={"training": tree_hash(channel)},
             status=end.status,
             secondary_status=end.secondary,
             failure_reason=end.reason,

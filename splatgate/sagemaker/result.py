@@ -15,6 +15,8 @@ SCHEMA = "splatgate/job/1"
 #: Contract 1.3: DescribeTrainingJob returns the first 1024 characters; the field holds no more as a
 #: whole.
 REASON_LIMIT = 1024
+#: Why a host ends a job (``Job.ended_by``).
+ENDERS = ("StopTrainingJob", "MaxRuntimeExceeded", "Deadline")
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
@@ -59,6 +61,22 @@ def ending(
     if exit_code == 0:
         return Ending("Completed", "Completed", "")
     return Ending("Failed", "Failed", failure_reason(failure, exit_code, engine))
+
+
+def contradictions(job: Job) -> list[str]:
+    """What in a job's record cannot be true together; empty when it is coherent."""
+    end = ending(job.exit, job.ended_by, job.failure)
+    told = f"exit {job.exit}, ended by {job.ended_by}"
+    pairs = [("status", job.status, end.status), ("secondary", job.secondary_status, end.secondary)]
+    # Without the failure file the reason quotes the engine, whose words the record does not keep.
+    if end.status != "Failed" or job.failure is not None:
+        pairs.append(("reason", job.failure_reason, end.reason))
+    found = [f"{name} {had!r}, {told} gives {want!r}" for name, had, want in pairs if had != want]
+    if job.ended_by not in (None, *ENDERS):
+        found.append(f"ended by {job.ended_by!r}, which is none of {', '.join(ENDERS)}")
+    if end.status == "Stopped" and (job.stop_seconds is None or job.stop_seconds < 0):
+        found.append(f"stopped, and ended {job.stop_seconds} s after SIGTERM")
+    return found
 
 
 def log_stream(name: str, started: str) -> str:

@@ -57,6 +57,10 @@ def test_every_source_of_the_trainer_compiles(facts):
     An indentation error built green, was pushed, and died as a job with no trace (the failure that
     the guide was written about): nothing had ever compiled the script.
     """
+    seen = {source.path for source in facts.sources}
+    assert not facts.entry_script or facts.entry_script in seen, (
+        f"{facts.entry_script} was not among the sources compiled: {sorted(seen)}"
+    )
     broken = [f"{source.path}: {source.error}" for source in facts.sources if source.error]
     assert not broken, "does not compile: " + "; ".join(broken)
 

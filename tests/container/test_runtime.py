@@ -2,11 +2,13 @@
 SageMaker.
 """
 
+from functools import cache
+
 import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from splatgate.facts import MINIMUM_DRIVER, runs_on
+from splatgate.facts import MINIMUM_DRIVER, WRITABLE, runs_on
 from splatgate.outcomes import NotVerified
 
 
@@ -20,6 +22,7 @@ def test_imports_resolve(facts):
     """
     failed = [f"{i.module} ({i.error})" for i in facts.imports if i.error]
     assert facts.sources, "no Python source beside the entry point was seen; nothing was imported"
+    assert facts.imports, "no import of the trainer's sources was tried"
     assert not failed, f"cannot import {'; '.join(failed)}; install it from the locked requirements"
 
 
@@ -32,32 +35,38 @@ def test_installed_packages_agree(facts):
     """
     assert facts.distributions, "no installed distribution was seen in the image's interpreter"
     versions = {canonicalize_name(d.name): d.version for d in facts.distributions}
-    major_minor = ".".join(facts.version.split(".")[:2])
-    environment = {
-        "python_version": major_minor,
-        "python_full_version": facts.version,
-        "sys_platform": "linux",
-        "platform_system": "Linux",
-        "platform_machine": facts.machine,
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-        "os_name": "posix",
-        "extra": "",
-    }
     unmet = []
     for dist in facts.distributions:
         for text in dist.requires:
             try:
-                need = Requirement(text)
+                need = needed(text, facts.version, facts.machine)
             except InvalidRequirement:
                 unmet.append(f"{dist.name}: {text} is no requirement")
                 continue
-            if need.marker and not need.marker.evaluate(environment):
+            if need is None:
                 continue
             have = versions.get(canonicalize_name(need.name))
             if have is None or not need.specifier.contains(have, prereleases=True):
                 unmet.append(f"{dist.name} {dist.version} requires {need}, installed: {have}")
     assert not unmet, f"{'; '.join(unmet)}; lock one set of versions together"
+
+
+@cache
+def needed(text: str, version: str, machine: str) -> Requirement | None:
+    """What a requirement asks of this interpreter; None where its marker leaves it out."""
+    environment = {
+        "python_version": ".".join(version.split(".")[:2]),
+        "python_full_version": version,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": machine,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+        "extra": "",
+    }
+    need = Requirement(text)
+    return None if need.marker and not need.marker.evaluate(environment) else need
 
 
 @pytest.mark.runtime_cuda
@@ -95,7 +104,10 @@ def test_gpu_code_is_for_every_declared_instance(facts, instances):
     the instance has been paid for; PTX compiled for a newer toolkit than the driver's does not help
     (contract 5.2, trap 14).
     """
-    assert facts.libraries, "no library with GPU code was found"
+    seen = {lib.path for lib in facts.libraries}
+    assert facts.gsplat_extension in seen, (
+        f"no GPU code in {facts.gsplat_extension}, only in {sorted(seen)}; compile it with nvcc"
+    )
     missing = [
         f"{lib.path} has {list(lib.cubins)}, {instance.name} needs {instance.compute_capability}"
         for lib in facts.libraries
@@ -132,7 +144,7 @@ def test_mounts_are_writable_by_the_containers_user(facts):
     A build's chmod below /opt/ml is hidden by the mounts; with another USER the first checkpoint
     fails after 5,000 iterations (K08; contract 1.1, "User").
     """
-    refused = [path for path, writable in facts.writable.items() if not writable]
+    refused = [path for path in WRITABLE if not facts.writable.get(path)]
     assert not refused, (
         f"uid {facts.uid} may not write to {', '.join(refused)}; remove USER, run as root"
     )

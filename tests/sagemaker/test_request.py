@@ -11,15 +11,19 @@ from splatgate.doors import JobSpec
 from splatgate.facts import (
     CAPABILITIES,
     FAILURE_LIMIT,
+    GRACE,
     HIDING,
     INJECTED,
     KILLED,
     NEEDED_CAPABILITIES,
+    POLL,
     PROMPT,
     VISIBLE,
+    VISIBLE_GPUS,
 )
 from splatgate.outcomes import NotVerified
-from splatgate.provide import TRAINS
+from splatgate.provide import TRAINS, model_file
+from splatgate.scene.splats import check_layout
 
 
 @pytest.mark.sagemaker_hyperparameters
@@ -54,10 +58,8 @@ def test_json_encoded_hyperparameters_mean_the_same(brief, run_job, door, profil
 
 def differing(asked: dict[str, str], job, door, profile) -> dict[str, str]:
     """Hyperparameters whose value in the configuration that a job wrote is another than asked."""
-    path = door.job_folder(job) / "model" / profile.outputs.config
-    assert path.is_file(), (
-        f"no {profile.outputs.config} in the model; write the effective configuration"
-    )
+    path = door.artefact(job, profile.outputs.config)
+    assert path, f"no {profile.outputs.config} in the model; write the effective configuration"
     written = json.loads(path.read_text())
     key = profile.outputs.config_key
     effective = written[key] if key else written
@@ -145,7 +147,7 @@ def test_environment_asks_for_the_gpu(facts):
     them is not documented (contract 5.3, trap 16).
     """
     visible = facts.environment.get(VISIBLE, "")
-    assert visible not in ("", "void", "none"), f"{VISIBLE}={visible!r}; set it to all in the image"
+    assert re.fullmatch(VISIBLE_GPUS, visible), f"{VISIBLE}={visible!r}; set it to all in the image"
     asked = {word.strip() for word in facts.environment.get(CAPABILITIES, "").split(",")}
     missing = set() if "all" in asked else NEEDED_CAPABILITIES - asked
     assert not missing, f"{CAPABILITIES} lacks {', '.join(sorted(missing))}; set compute,utility"
@@ -189,8 +191,8 @@ def test_progress_is_logged_as_it_happens(trained, profile):
 
 @pytest.mark.sagemaker_stop
 @pytest.mark.needs(TRAINS)
-def test_stop_leaves_a_usable_model(stopped, profile):
-    """SIGTERM in mid-training: the container ends by itself within 120 s and leaves a model.
+def test_stop_leaves_a_usable_model(stopped, door, profile):
+    """SIGTERM in mid-training: the container ends by itself within 120 s and leaves a whole model.
 
     MaxRuntimeInSeconds and StopTrainingJob send SIGTERM, then SIGKILL; as PID 1 a process without a
     handler ignores SIGTERM, and a library may put a handler of its own in its place (contract 1.1,
@@ -198,10 +200,12 @@ def test_stop_leaves_a_usable_model(stopped, profile):
     """
     assert stopped.status == "Stopped", f"ended {stopped.status} before it could be stopped"
     took = stopped.stop_seconds
-    assert stopped.exit != KILLED, f"killed {took} s after SIGTERM; stop at the next step and exit"
-    assert profile.outputs.model in {m.path for m in stopped.members}, (
-        "stopped without a model; export on SIGTERM"
-    )
+    late = stopped.exit == KILLED or took > GRACE + POLL
+    assert not late, f"ended {took} s after SIGTERM; stop at the next step and exit"
+    model = model_file(door, stopped)
+    assert model, "stopped without a model; export on SIGTERM"
+    problems = check_layout(model)
+    assert not problems, f"half a model after SIGTERM: {'; '.join(problems)}; rename when whole"
 
 
 @pytest.mark.sagemaker_stop
@@ -216,6 +220,9 @@ def test_restart_resumes_from_the_checkpoints(stopped, resumed, profile):
         raise NotVerified("the subject profile says that this trainer keeps no checkpoints")
     assert stopped.checkpoint_members, "stopped without a checkpoint; save one on SIGTERM"
     assert resumed.status == "Completed", f"ended {resumed.status}: {resumed.failure_reason}"
+    assert profile.outputs.model in {m.path for m in resumed.members}, (
+        "completed without a model; export also when nothing is left to train"
+    )
     step = next((m for m in profile.log.progress if m.name.endswith("step")), None)
     if step is None:
         raise NotVerified("the subject profile names no metric that ends in `step`")
@@ -270,6 +277,7 @@ def test_empty_channel_fails_with_a_reason(run_job, cpu_run, profile):
     assert job.status == "Failed", (
         f"an empty channel ended {job.status}; fail when there is nothing to train on"
     )
+    assert job.log, "not a line of output, so not even a log stream; say what is wrong"
     assert job.failure, "no /opt/ml/output/failure; write the cause there before exiting"
     assert len(job.failure) <= FAILURE_LIMIT, (
         f"failure text has {len(job.failure)} characters, limit {FAILURE_LIMIT}"
