@@ -35,6 +35,14 @@ def build(door: Recorded) -> dict[str, Any]:
     return door.build()
 
 
+def build_log(door: Recorded) -> str:
+    """The log of the build that made the image."""
+    try:
+        return (door.folder / "build.log").read_text(errors="replace")
+    except OSError:
+        raise NotVerified("no build log at hand: build here, or keep it as build.log") from None
+
+
 def host(door: Recorded) -> Any:
     """testinfra's host, bound to the container under test."""
     return door.host()
@@ -194,8 +202,8 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, host, facts, instances, profile, cpu_run, run_job, brief, smoke, trained,
-        truth, stopped, resumed,
+        image, build, build_log, host, facts, instances, profile, cpu_run,
+        run_job, brief, smoke, trained, truth, stopped, resumed,
         reported, splats, measured, compressed, round_trip, gpu_job,
     )
 }  # fmt: skip
