@@ -100,6 +100,10 @@ class Recorded:
         """The build record (``splatgate/build/1``) of the image."""
         return self._record("build.json", dict)
 
+    def sbom(self) -> dict[str, Any]:
+        """What is installed, as CycloneDX."""
+        return self._record("sbom.cdx.json", dict)
+
     def host(self) -> Any:
         """testinfra's host, bound to the container."""
         from testinfra.host import Host

@@ -7,6 +7,8 @@ these records; checks read them. A folder of evidence holds::
     evidence.json              schema, image id, run, machine, scene
     image.json                 Image
     build.json  build.log      the build record and its log, when the image was built here
+    lock/*.txt                 the locks of the image, when it was built here from them
+    sbom.cdx.json              what is installed, as CycloneDX
     container/facts.json       Facts, what probe.py printed inside the container
     container/commands.jsonl   Command, one line for each command that testinfra ran
     jobs/KEY/job.json          Job
@@ -131,6 +133,40 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Package:
+    """An installed package of the image's distribution (dpkg)."""
+
+    name: str
+    version: str
+    architecture: str = ""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that an image should not ship."""
+
+    path: str
+    #: ``git`` (a repository with its history), ``cache`` (of a package manager), ``redirected`` (a
+    #: file named by an unquoted version constraint), ``credentials``.
+    kind: str
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the probe saw of the image's whole file system, mounts left out."""
+
+    files: int
+    #: False: the walk was cut short.
+    complete: bool
+    leftovers: tuple[Leftover, ...]
+    #: Files with a setuid or setgid bit.
+    setuid: tuple[str, ...]
+    #: Files that everyone may write, and folders without the sticky bit.
+    world_writable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the probe saw inside the container under SageMaker's minimal environment."""
 
@@ -158,6 +194,9 @@ class Facts:
     gsplat_error: str | None = None
     subject: str | None = None
     origin: Origin = Origin.IMAGE
+    packages: tuple[Package, ...] = ()
+    #: None: recorded before the probe looked.
+    files: Files | None = None
 
 
 @dataclass(frozen=True)

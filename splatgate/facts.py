@@ -82,6 +82,44 @@ COMPRESSION_LOSS = 0.5
 #: Instance types of the reference job definition, for which the image must hold machine code.
 INSTANCE_TYPES = ("ml.g4dn.xlarge",)
 
+#: Largest image, bytes on disk. The contract's own budget is 8 GB compressed, since 4-8 GB took
+#: 5-13 minutes to pull and extract (section 4); a local image shows only its size unpacked. Shared
+#: objects of CUDA wheels deflate to 0.47 of their size (177 MB of samples, torch 2.10), so 12 GB
+#: keeps to it with whatever deflates to two thirds; and it fits the 14 GB of disk that a
+#: GitHub-hosted runner promises (K46).
+SIZE_BUDGET = 12 * 10**9
+#: Most layers with content. An engine stacks 125 and no more (moby, layer/layer_store.go,
+#: maxLayerDepth): what is built on the image needs some of them.
+LAYER_BUDGET = 100
+#: A package manager's cache below this is its empty skeleton, not worth a finding (bytes).
+CACHE_BUDGET = 10**7
+
+#: Prefix of the OCI schema's labels, and every name that it defines (image-spec, annotations.md).
+OCI = "org.opencontainers.image."
+OCI_LABELS = {
+    *("created", "authors", "url", "documentation", "source", "version", "revision", "vendor"),
+    *("licenses", "ref.name", "title", "description", "base.digest", "base.name"),
+}
+#: Whatever is asked about an old job starts with "which image is this, made from what": a name, and
+#: a version or a revision. A build outside a git checkout has no revision.
+OCI_TITLE, OCI_ORIGIN = "title", ("version", "revision")
+
+#: Setuid and setgid programs of the distributions' own packages. Anything else came with the image.
+#: Source: CIS Docker Benchmark 4.8; `find / -perm /6000` in debian:trixie-slim.
+SETUID = {
+    # passwd, util-linux, PAM: the base itself.
+    *("chage", "chfn", "chsh", "expiry", "gpasswd", "mount", "newgrp", "passwd", "su", "umount"),
+    *("newgidmap", "newuidmap", "wall", "write", "write.ul", "unix_chkpwd"),
+    *("pam_extrausers_chkpwd", "pam_timestamp_check", "bbsuid"),
+    # OpenSSH, D-Bus, cron, FUSE, iputils, polkit, sudo, liblockfile, libutempter.
+    *("ssh-agent", "ssh-keysign", "dbus-daemon-launch-helper", "crontab", "fusermount"),
+    *("fusermount3", "ping", "pkexec", "polkit-agent-helper-1", "sudo", "dotlockfile", "utempter"),
+}
+
+#: What a package index publishes is no secret, test keys of packages included; nor is the
+#: certificate that Debian's ssl-cert makes for localhost.
+PUBLISHED = ("/site-packages/", "/dist-packages/", "/etc/ssl/private/ssl-cert-snakeoil.key")
+
 
 def runs_on(cubins: tuple[int, ...], target: int) -> bool:
     """Whether a cubin for one of ``cubins`` runs on compute capability ``target`` (both as 75 for

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from splatgate.container import engine, running, sweep
+from splatgate.container import engine, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
 from splatgate.doors import JobSpec, Recorded, stop_when
@@ -88,11 +88,17 @@ class Live(Recorded):
         from splatgate.run import ROOT
 
         folder = ROOT / "build" / "image"
-        record = folder / "build.json"
-        if record.exists() and read(record, dict).get("image_id") == image.image_id:
-            shutil.copyfile(record, self.folder / "build.json")
-            if (log := folder / "build.log").exists():
-                shutil.copyfile(log, self.folder / "build.log")
+        path = folder / "build.json"
+        if not path.exists() or (record := read(path, dict)).get("image_id") != image.image_id:
+            return
+        shutil.copyfile(path, self.folder / "build.json")
+        if (log := folder / "build.log").exists():
+            shutil.copyfile(log, self.folder / "build.log")
+        # The locks beside the Dockerfile are this image's only while nothing there has changed.
+        context = ROOT / "image"
+        if record.get("context_sha256") == sources.context_sha256(context):
+            for lock in sorted((context / "requirements").glob("*.txt")):
+                write_bytes(self.folder / "lock" / lock.name, lock.read_bytes())
 
     def lock(self, name: str) -> FileLock:
         """One look at a time over all workers of the run."""
@@ -136,7 +142,9 @@ class Live(Recorded):
             if not path.exists():
                 self.say("probe: packages, imports, GPU code, environment (about half a minute)")
                 with self.run.timed("probe"):
-                    write(path, running.probe(container, self.image()))
+                    seen = running.probe(container, self.image())
+                write(self.folder / "sbom.cdx.json", sbom.cyclonedx(self.image(), seen))
+                write(path, seen)
         return super().facts()
 
     def backend(self) -> Any:

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from splatgate.container.lock import Pin
+from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import Compression, Facts, Image, Job
+from splatgate.evidence import Compression, Facts, Files, Image, Job
 from splatgate.facts import INSTANCE_TYPES, READ_BACK
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.subject import Profile, Run
@@ -33,6 +35,38 @@ def image(door: Recorded) -> Image:
 def build(door: Recorded) -> dict[str, Any]:
     """The record of the build that made the image."""
     return door.build()
+
+
+def build_log(door: Recorded) -> str:
+    """The log of the build that made the image."""
+    try:
+        return (door.folder / "build.log").read_text(errors="replace")
+    except OSError:
+        raise NotVerified("no build log at hand: build here, or keep it as build.log") from None
+
+
+def lock(door: Recorded) -> tuple[Pin, ...]:
+    """The requirements that the image was locked to, of all its locks together."""
+    texts = [path.read_text() for path in sorted((door.folder / "lock").glob("*.txt"))]
+    if not texts:
+        raise NotVerified(
+            "the lock is not at hand: known for an image built here, from its sources"
+        )
+    return tuple(pin for text in texts for pin in read_lock(text))
+
+
+def files(door: Recorded) -> Files:
+    """What the probe saw of the image's whole file system."""
+    seen = door.facts().files
+    if seen is None:
+        raise NotVerified("recorded before the probe looked at all files; record it anew")
+    return seen
+
+
+def sbom(door: Recorded) -> dict[str, Any]:
+    """The bill of materials emitted beside the evidence."""
+    door.facts()
+    return door.sbom()
 
 
 def host(door: Recorded) -> Any:
@@ -206,8 +240,8 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, host, facts, instances, profile, cpu_run, run_job, brief, smoke, trained,
-        truth, stopped, resumed,
+        image, build, build_log, lock, host, facts, files, sbom, instances, profile, cpu_run,
+        run_job, brief, smoke, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, gpu_job,
     )
 }  # fmt: skip
