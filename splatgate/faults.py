@@ -56,6 +56,8 @@ class Fault:
     signature: str | None = None
     needs: tuple[str, ...] = ()
     control: bool = False
+    #: Judged with --quick: nothing that trains can tell the variant from the good image.
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class Bench:
         try:
             if fault.kind == "image":
                 with self.built(name, folder) as tag:
-                    return self.judge(name, "--image", tag)
+                    return self.judge(name, "--image", tag, *(["--quick"] if fault.quick else []))
             if fault.kind in OF_EVIDENCE:
                 shutil.copytree(self.good_evidence(), work)
                 spoil(folder, work)
@@ -234,6 +236,13 @@ class Bench:
             yield tag
         finally:
             client.images.remove(tag, force=True)
+
+
+def lacking(fault: Fault) -> str:
+    """What this machine lacks for a fault, or ""."""
+    if "gpu" in fault.needs:
+        return "needs a GPU"
+    return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""
 
 
 def spoil(folder: Path, target: Path) -> None:
@@ -375,7 +384,7 @@ def main(argv: Sequence[str]) -> int:
     for number, (name, fault) in enumerate(chosen.items(), 1):
         say(f"{number}/{len(chosen)} {name}: {fault.story}")
         reason = engine_missing if fault.kind not in OF_EVIDENCE else ""
-        reason = reason or ("needs a GPU" if "gpu" in fault.needs else "")
+        reason = reason or lacking(fault)
         if reason:
             outcome = Outcome(name, fault.origin, "not-run", fault.item, reason=reason)
             control = ControlOutcome(name, "not-run", reason=reason)

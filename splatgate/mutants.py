@@ -25,7 +25,7 @@ import msgspec
 import pytest
 
 from splatgate.doors import Recorded
-from splatgate.evidence import Command, Facts, Header, Image, Job, from_json
+from splatgate.evidence import Command, Compression, Facts, Header, Image, Job, from_json
 from splatgate.mutations import BAD, edits, equivalent, put
 from splatgate.plugin import outcome
 from splatgate.provide import PROVIDERS
@@ -41,6 +41,7 @@ KINDS: dict[str, type[Any]] = {
     "image.json": Image,
     "container/facts.json": Facts,
     "jobs/*/job.json": Job,
+    "jobs/*/compressed.json": Compression,
     COMMANDS: dict[str, Command],
 }
 #: In a folder of evidence, and none: the verdict of the run that looked.

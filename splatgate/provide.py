@@ -6,6 +6,7 @@ the same functions and no pytest (``splatgate.mutants``).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import Compression, Facts, Files, Image, Job
+from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job
 from splatgate.facts import INSTANCE_TYPES, READ_BACK
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.subject import Profile, Run
@@ -39,15 +40,17 @@ def build(door: Recorded) -> dict[str, Any]:
 
 def build_log(door: Recorded) -> str:
     """The log of the build that made the image."""
-    try:
-        return (door.folder / "build.log").read_text(errors="replace")
-    except OSError:
-        raise NotVerified("no build log at hand: build here, or keep it as build.log") from None
+    path = door.file("build.log")
+    if path is None:
+        raise NotVerified("no build log at hand: build here, or keep it as build.log")
+    return path.read_text(errors="replace")
 
 
 def lock(door: Recorded) -> tuple[Pin, ...]:
     """The requirements that the image was locked to, of all its locks together."""
-    texts = [path.read_text() for path in sorted((door.folder / "lock").glob("*.txt"))]
+    names = sorted(path.name for path in (door.folder / "lock").glob("*.txt"))
+    paths = [path for name in names if (path := door.file(f"lock/{name}"))]
+    texts = [path.read_text() for path in paths]
     if not texts:
         raise NotVerified(
             "the lock is not at hand: known for an image built here, from its sources"
@@ -215,13 +218,15 @@ def round_trip(door: Recorded) -> Any:
     path = door.file(f"jobs/{job.key}/compressed/{ROUND_TRIP}")
     if path is None:
         raise Blocked(COMPRESSES, f"no {ROUND_TRIP} to read back")
+    recorded = next((m.sha256 for m in found.files if m.path == ROUND_TRIP), "none")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
+        raise BadInput(f"{path}: not the file that compressed.json speaks of; record it anew")
     keys = door.profile().metrics
     views = [(v[keys.name], v[keys.width], v[keys.height]) for v in reported(door)[keys.views]]
     restored = read_splats(path, any_order=True)
     known = scene(door)
-    made_of = [f.sha256 for f in found.files if f.path == ROUND_TRIP]
     value = door.once(
-        f"round trip {made_of} {views} {keys.background} {known.path}",
+        f"round trip {recorded} {views} {keys.background} {known.path}",
         lambda: mean_psnr(restored, known, views, keys.background),
     )
     return restored, value
