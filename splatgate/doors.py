@@ -37,7 +37,7 @@ class JobSpec:
     stop_on: str | None = None
     #: Starts with the checkpoints of this job, as after a spot interruption.
     resumes: JobSpec | None = None
-    #: Training is expected, so that ``--quick`` leaves it out.
+    #: Trains for more than a few steps, so that ``--quick`` leaves it out.
     trains: bool = True
     #: Seconds after which the host gives the job up.
     deadline: float = 900.0

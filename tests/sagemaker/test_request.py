@@ -47,7 +47,7 @@ def test_json_encoded_hyperparameters_mean_the_same(brief, run_job, door, profil
     keys that no trainer has heard of: one image must read both (contract 2.2, trap 6).
     """
     encoded = {name: json.dumps(value) for name, value in {**brief, **INJECTED}.items()}
-    job = run_job(JobSpec("dialect", encoded, deadline=300))
+    job = run_job(JobSpec("dialect", encoded, trains=False, deadline=300))
     assert job.status == "Completed", (
         f"encoded as JSON, the request ended {job.status}: {job.failure_reason}; decode each "
         f"value, and ignore sagemaker_*"
