@@ -30,6 +30,11 @@ VERBS = {
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }
 
+#: Ways on for a machine on which no engine can run.
+WITHOUT_ENGINE = (
+    "or name one elsewhere (DOCKER_HOST=ssh://HOST), or judge recorded evidence (make replay)"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; bad input is one line and exit status 3."""
@@ -45,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
         return run(rest)
-    except (BadInput, EngineError) as error:
+    except BadInput as error:
         sys.stderr.write(f"splatgate {verb}: {error}\n")
+        return EXIT_NO_JUDGEMENT
+    except EngineError as error:
+        sys.stderr.write(f"splatgate {verb}: {error}; {WITHOUT_ENGINE}\n")
         return EXIT_NO_JUDGEMENT
     except SystemExit as end:
         # argparse leaves with 2, which here is the gate's.
@@ -161,21 +169,15 @@ def preflight(ref: str | None, scene: Path) -> None:
     it with.
 
     Raises:
-        BadInput: no engine, no such image, or no scene.
+        BadInput: no such image, or no scene.
+        EngineError: no engine.
     """
     from splatgate.container import engine, image
     from splatgate.scene import colmap
 
     if ref is None:
         raise BadInput("no image to judge: build one (make image) or give --image REF")
-    try:
-        client = engine.client()
-    except engine.EngineError as error:
-        raise BadInput(
-            f"{error}; or judge recorded evidence (make replay), "
-            "or run this where an engine is: DOCKER_HOST=ssh://HOST"
-        ) from None
-    image.see(client, ref)
+    image.see(engine.client(), ref)
     colmap.load_scene(scene)
 
 
