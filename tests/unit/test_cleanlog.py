@@ -43,7 +43,7 @@ SAID = {
     "W1124 23:40:11.123000 78 torch/utils/cpp_extension.py:2425] TORCH_CUDA_ARCH_LIST": WARNING,
     "ModuleNotFoundError: No module named 'torch'": ERROR,
     "Traceback (most recent call last):": ERROR,
-    "W: GPG error: http://deb.debian.org trixie InRelease": WARNING,
+    "W: GPG error: http://mirror.example trixie InRelease": WARNING,
     "E: Unable to locate package libgl1-mesa-glx": ERROR,
     "dpkg: warning: files list file for package 'x' missing": WARNING,
     "update-alternatives: warning: skip creation of /usr/share/man/man1/pager.1.gz": WARNING,
@@ -56,7 +56,7 @@ SAID = {
 }  # fmt: skip
 #: Lines with the words in them that warn of nothing.
 SILENT = (
-    "Get:5 http://deb.debian.org/debian trixie/main amd64 libgpg-error0 amd64 1.51-4 [82.1 kB]",
+    "Get:5 http://mirror.example/debian trixie/main amd64 libgpg-error0 amd64 1.51-4 [82.1 kB]",
     "Setting up libgpg-error0:amd64 (1.51-4) ...",
     "Selecting previously unselected package libgpg-error-l10n.",
     "Unpacking liberror-perl (0.17030-1) ...",

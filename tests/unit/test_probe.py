@@ -109,11 +109,11 @@ def an_image(entrypoint, workdir="/"):
     ("entrypoint", "script"),
     [
         (("/opt/venv/bin/python", "/opt/trainer/train.py"), "/opt/trainer/train.py"),
-        (("python3", "-u", "train.py"), "/work/train.py"),
+        (("python3", "-u", "train.py"), "/app/train.py"),
         (("/usr/bin/train",), "/usr/bin/train"),
         ((), None),
     ],
     ids=["absolute", "relative", "program", "none"],
 )
 def test_entry_script_is_found_in_the_entry_point(entrypoint, script):
-    assert running.entry_script(an_image(entrypoint, "/work")) == script
+    assert running.entry_script(an_image(entrypoint, "/app")) == script

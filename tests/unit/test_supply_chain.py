@@ -138,7 +138,7 @@ def root(tmp_path):
     put("root/.ssh/id_ed25519.pub", "ssh-ed25519 AAAA")
     put("etc/ssl/cert.pem", "-----BEGIN CERTIFICATE-----\nx")
     put("etc/pip.conf", "[global]\nindex-url = https://u:p@pypi.example/simple\n")
-    put("etc/apt/sources.list", "deb http://deb.debian.org/debian trixie main\n")
+    put("etc/apt/sources.list", "deb http://mirror.example/debian trixie main\n")
     put("root/.cache/pip/http/a/b", "y" * 100)
     put("var/cache/apt/pkgcache.bin", "y" * 10)
     put("usr/bin/own", mode=0o4755)
