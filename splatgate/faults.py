@@ -10,7 +10,9 @@ change nothing.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from splatgate import checklist as checklists
-from splatgate.evidence import BadInput, read, to_json
+from splatgate.evidence import BadInput, Job, Member, read, to_json, write
 from splatgate.record import Check, Record, State
 from splatgate.run import DEFAULT_SCENE, ROOT, built_image
 
@@ -201,6 +203,8 @@ class Bench:
             if fault.kind in OF_EVIDENCE:
                 shutil.copytree(self.good_evidence(), work)
                 spoil(folder, work)
+                if fault.kind == "artefact":
+                    remember(work)
                 return self.judge(name, "--evidence", str(work))
             if fault.kind == "scene":
                 shutil.copytree(DEFAULT_SCENE, work)
@@ -255,11 +259,30 @@ def spoil(folder: Path, target: Path) -> None:
     if not script.exists():
         raise BadInput(f"{folder}: neither Dockerfile nor make.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(target)], capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(target)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise BadInput(f"{script}: {last}")
+
+
+def remember(evidence: Path) -> None:
+    """Let the records of the jobs speak of the artefacts as they are after an edit."""
+
+    def now(member: Member, model: Path) -> Member:
+        if member.kind != "file":
+            return member
+        data = (model / member.path).read_bytes()
+        return replace(member, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    for path in evidence.glob("jobs/*/job.json"):
+        job = read(path, Job)
+        members = tuple(now(member, path.parent / "model") for member in job.members)
+        write(path, replace(job, members=members))
 
 
 def weigh(name: str, fault: Fault, record: Record, good: Record) -> Outcome:

@@ -1,11 +1,13 @@
 """The catalogue of faults is sound, and an outcome is weighed by item, reason and collateral."""
 
+import hashlib
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from splatgate import faults, verdict
-from splatgate.evidence import BadInput
+from splatgate.evidence import BadInput, Job, read
 from splatgate.record import Check, State
 from splatgate.run import ROOT
 
@@ -106,3 +108,13 @@ def test_a_broken_fault_is_refused_in_one_line(tmp_path, text, said):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"no \*/fault\.toml"):
         faults.load(tmp_path)
+
+
+def test_an_edited_artefact_is_the_jobs_own(tmp_path):
+    shutil.copytree(ROOT / "tests" / "evidence" / "good", tmp_path / "edited")
+    (path,) = (tmp_path / "edited").glob("jobs/truth-*/model/metrics.json")
+    path.write_text("{}")
+    faults.remember(tmp_path / "edited")
+    job = read(path.parent.parent / "job.json", Job)
+    (member,) = (m for m in job.members if m.path == "metrics.json")
+    assert (member.bytes, member.sha256) == (2, hashlib.sha256(b"{}").hexdigest())
