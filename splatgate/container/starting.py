@@ -281,6 +281,12 @@ def stop_ours(folder: Path = FOLDER) -> bool:
             if _reaped(started.pid):
                 break
             time.sleep(0.1)
+        else:
+            if ticks(started.pid) == started.ticks:
+                raise EngineError(
+                    f"dockerd, process {started.pid}, was told to end and still runs",
+                    f"look at its log in {folder}, and end it by hand",
+                )
         stopped = True
     record.unlink(missing_ok=True)
     return stopped

@@ -351,3 +351,20 @@ def test_our_own_daemon_is_stopped(tmp_path):
     (tmp_path / "started.json").write_text(json.dumps(record))
     assert starting.stop_ours(tmp_path) is True
     process.wait()
+
+
+def test_a_daemon_that_does_not_end_is_not_called_stopped(tmp_path, monkeypatch):
+    code = "trap '' TERM; echo 1; read line"
+    daemon = subprocess.Popen(["sh", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert daemon.stdout.readline() == b"1\n"
+        record = {"how": "dockerd", "pid": daemon.pid, "ticks": starting.ticks(daemon.pid)}
+        (tmp_path / "started.json").write_text(json.dumps(record))
+        monkeypatch.setattr(starting, "STOP_SECONDS", 0.3)
+        monkeypatch.setattr(starting, "privilege", lambda: None)
+        with pytest.raises(EngineError, match="still runs"):
+            starting.stop_ours(tmp_path)
+        assert (tmp_path / "started.json").exists()
+    finally:
+        daemon.kill()
+        daemon.communicate()
