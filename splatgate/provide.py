@@ -1,7 +1,7 @@
 """What checks take, by name: evidence as objects, each a function of the door it comes through.
 
 pytest hands them out as fixtures (``splatgate.fixtures``); the mutants of evidence are judged with
-the same functions and no pytest (``splatgate.mutants``).
+the same functions and no pytest (``splatgate.proof.mutants``).
 """
 
 from __future__ import annotations

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from splatgate import faults, verdict
+from splatgate import verdict
 from splatgate.evidence import BadInput, Job, read
+from splatgate.proof import bench, catalogue, report
 from splatgate.record import Check, State
 from splatgate.run import ROOT
 
 from .test_verdict import CHECKLIST, record
 
-FAULT = faults.Fault(
+FAULT = catalogue.Fault(
     story="s", origin="K12, trap 1", kind="image", item="runtime.cuda", message="no code"
 )
 
@@ -27,7 +28,7 @@ GOOD = record([check("runtime.cuda", State.PASSED), check("build.platform", Stat
 
 
 def test_every_folder_of_the_catalogue_is_sound():
-    found = faults.load(ROOT / "tests" / "faults")
+    found = catalogue.load(ROOT / "tests" / "faults")
     assert sum(f.control for f in found.values()) >= 3
     for name, fault in found.items():
         maker = "Dockerfile" if fault.kind == "image" else "make.py"
@@ -36,13 +37,13 @@ def test_every_folder_of_the_catalogue_is_sound():
 
 def test_caught_by_item_and_reason():
     bad = record([check("runtime.cuda", State.FAILED, "no code for 75")])
-    found = faults.weigh("f", FAULT, bad, GOOD)
+    found = report.weigh("f", FAULT, bad, GOOD)
     assert (found.status, found.reason_matched, found.collateral) == ("caught", True, ())
 
 
 def test_the_wrong_reason_is_a_miss():
     bad = record([check("runtime.cuda", State.FAILED, "something else")])
-    found = faults.weigh("f", FAULT, bad, GOOD)
+    found = report.weigh("f", FAULT, bad, GOOD)
     assert (found.status, found.reason_matched) == ("missed", False)
 
 
@@ -50,17 +51,17 @@ def test_another_items_failure_is_collateral():
     bad = record(
         [check("runtime.cuda", State.FAILED, "no code"), check("build.platform", State.FAILED)]
     )
-    assert faults.weigh("f", FAULT, bad, GOOD).collateral == ("build.platform",)
+    assert report.weigh("f", FAULT, bad, GOOD).collateral == ("build.platform",)
 
 
 def test_what_already_failed_is_no_collateral():
     broken = check("build.platform", State.FAILED)
     bad = record([check("runtime.cuda", State.FAILED, "no code"), broken])
-    assert faults.weigh("f", FAULT, bad, record([broken])).collateral == ()
+    assert report.weigh("f", FAULT, bad, record([broken])).collateral == ()
 
 
 def test_an_item_without_a_check_is_open():
-    found = faults.weigh("f", replace(FAULT, item="build.pushed"), GOOD, GOOD)
+    found = report.weigh("f", replace(FAULT, item="build.pushed"), GOOD, GOOD)
     assert found.status == "open"
 
 
@@ -68,15 +69,15 @@ def test_a_control_disturbs_by_any_changed_state():
     changed = record(
         [check("runtime.cuda", State.NOT_VERIFIED), check("build.platform", State.PASSED)]
     )
-    assert [d.split(":")[0] for d in faults.disturbed(changed, GOOD)] == ["runtime.cuda"]
-    assert faults.disturbed(GOOD, GOOD) == ()
+    assert [d.split(":")[0] for d in report.disturbed(changed, GOOD)] == ["runtime.cuda"]
+    assert report.disturbed(GOOD, GOOD) == ()
 
 
 def test_lists_split_by_what_was_caught():
-    outcome = faults.weigh(
+    outcome = report.weigh(
         "f", FAULT, record([check("runtime.cuda", State.FAILED, "no code")]), GOOD
     )
-    found = faults.lists({"f": FAULT}, [outcome])
+    found = report.lists({"f": FAULT}, [outcome])
     assert found["K"]["caught"] == ("K12",)
     assert found["traps"]["caught"] == ("trap 1",)
     assert "trap 13" in found["traps"]["open"]
@@ -101,20 +102,20 @@ def test_a_broken_fault_is_refused_in_one_line(tmp_path, text, said):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "fault.toml").write_text(text)
     with pytest.raises(BadInput, match=said) as caught:
-        faults.load(tmp_path)
+        catalogue.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"no \*/fault\.toml"):
-        faults.load(tmp_path)
+        catalogue.load(tmp_path)
 
 
 def test_an_edited_artefact_is_the_jobs_own(tmp_path):
     shutil.copytree(ROOT / "tests" / "evidence" / "good", tmp_path / "edited")
     (path,) = (tmp_path / "edited").glob("jobs/truth-*/model/metrics.json")
     path.write_text("{}")
-    faults.remember(tmp_path / "edited")
+    bench.remember(tmp_path / "edited")
     job = read(path.parent.parent / "job.json", Job)
     (member,) = (m for m in job.members if m.path == "metrics.json")
     assert (member.bytes, member.sha256) == (2, hashlib.sha256(b"{}").hexdigest())

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from splatgate import faults, mutants, mutations
 from splatgate.doors import Recorded
 from splatgate.evidence import read
-from splatgate.mutants import Bench
 from splatgate.outcomes import Blocked, NotVerified
+from splatgate.proof import mutants, mutations, report
+from splatgate.proof.mutants import Bench
 from splatgate.record import Check, Record, State
 from splatgate.run import DEFAULT_SCENE, ROOT
 
@@ -222,7 +222,7 @@ def test_survivors_are_reported_and_decide_nothing(monkeypatch, tmp_path):
     tally = mutants.Tally(3, 1, 1, ({"field": "image.json:os", "mutation": "removed"},))
     monkeypatch.setattr(mutants, "run", lambda evidence: tally)
     said = []
-    report = faults.with_mutants(faults.Report((), (), (), {}), tmp_path, said.append)
-    assert report.mutants == {"tried": 3, "killed": 1, "equivalent": 1}
-    assert report.survivors == tally.survivors
+    found = report.with_mutants(report.Report((), (), (), {}), tmp_path, said.append)
+    assert found.mutants == {"tried": 3, "killed": 1, "equivalent": 1}
+    assert found.survivors == tally.survivors
     assert said[-1] == "mutants: 1 of 3 killed, 1 equivalent by rule, 1 survive"

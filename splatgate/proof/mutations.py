@@ -1,6 +1,6 @@
 """What is edited in evidence, by which documented bad values, and which edits nobody should notice.
 
-Typed data and pure functions over JSON values; ``splatgate.mutants`` tries them.
+Typed data and pure functions over JSON values; ``splatgate.proof.mutants`` tries them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import msgspec
 
 from splatgate.container.image import LABEL_FLOOR
 from splatgate.facts import CAPABILITIES, VISIBLE
+from splatgate.run import ROOT
 from splatgate.sagemaker.result import ending
 
-FILE = Path(__file__).resolve().parent.parent / "tests" / "equivalent.toml"
+FILE = ROOT / "tests" / "equivalent.toml"
 #: Way to a value in a JSON document: keys and indices.
 Path_ = tuple[str | int, ...]
 

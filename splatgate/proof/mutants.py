@@ -4,8 +4,8 @@ They prove the judgement, not the eyes. Every file, every field and every record
 evidence is removed, emptied or swapped, and set to the documented bad values; the edit lies in a
 copy of the folder, and the checks are called as plain functions through the door that
 ``judge --evidence`` opens. A mutant is *killed* when the state of any check changes, *equivalent*
-by a rule of ``splatgate.mutations``, and a *survivor* otherwise: the to-do list. A documented bad
-value is killed only by a check that fails, and no rule excuses it.
+by a rule of ``splatgate.proof.mutations``, and a *survivor* otherwise: the to-do list. A documented
+bad value is killed only by a check that fails, and no rule excuses it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import pytest
 
 from splatgate.doors import Recorded
 from splatgate.evidence import Command, Compression, Facts, Header, Image, Job, from_json
-from splatgate.mutations import BAD, edits, equivalent, put
 from splatgate.plugin import outcome
+from splatgate.proof.mutations import BAD, edits, equivalent, put
 from splatgate.provide import PROVIDERS
 from splatgate.record import Check, State
 from splatgate.run import DEFAULT_SCENE, ROOT
