@@ -24,6 +24,7 @@ VERBS = {
     "image": ("splatgate.container.build:main", "build our trainer image"),
     "judge": ("splatgate.cli:judge", "look at an image and judge it, or judge recorded evidence"),
     "faults": ("splatgate.proof.cli:main", "prove that the judge can say no"),
+    "diagnose": ("splatgate.diagnose.cli:main", "explain a failed job by the checklist"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
