@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from splatgate.diagnose import collect, unusual
+from splatgate.diagnose import collect, emergency, unusual
 from splatgate.diagnose.bundle import GOOD, Bundle, load
+from splatgate.diagnose.checks import of_definition
 from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
 from splatgate.diagnose.note import NOTE, note, reproduction
 from splatgate.evidence import BadInput, to_json, write_bytes
@@ -62,8 +64,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--no-redact", action="store_true", help="keep account numbers, signed URLs, credentials"
     )
+    emergency = parser.add_argument_group("emergency")
+    emergency.add_argument(
+        "--last-good", action="store_true", help="list the digests that last worked, newest first"
+    )
+    emergency.add_argument(
+        "--rollback", metavar="DIGEST", help="show the state machine's change back to a digest"
+    )
+    emergency.add_argument("--machine", metavar="ARN", help="the state machine to change")
+    emergency.add_argument("--repository", help="of the digest, where the definition names none")
+    emergency.add_argument("--apply", action="store_true", help="make the change")
     parser.add_argument("--json", action="store_true", help="the report on standard output")
     options = parser.parse_args(argv)
+    if options.last_good or options.rollback:
+        return _emergency(options)
     if bool(options.target) == options.last_failed:
         raise BadInput("name a job, an execution or a bundle, or give --last-failed (one of them)")
 
@@ -104,26 +118,7 @@ def _bundle(options: argparse.Namespace) -> tuple[Path, Path]:
         return source, _out(options.out, source.name.partition(".")[0])
     if options.target and ("/" in options.target and not options.target.startswith("arn:")):
         raise BadInput(f"{options.target}: no such bundle")
-    import boto3
-    import botocore.config
-    import botocore.exceptions
-
-    try:
-        session = boto3.Session(profile_name=options.profile, region_name=options.region)
-        # The service's own advice for throttling: back off, and try again for a while.
-        config = botocore.config.Config(retries={"mode": "adaptive", "max_attempts": 12})
-        clients: dict[str, Any] = {}
-
-        def client(service: str) -> Any:
-            if service not in clients:
-                clients[service] = session.client(cast(Any, service), config=config)
-            return clients[service]
-
-        client("sagemaker")
-    except botocore.exceptions.BotoCoreError as error:
-        raise BadInput(
-            f"{options.target or '--last-failed'}: no such bundle, and no way to AWS: {error}"
-        ) from None
+    client = _clients(options)
     with tempfile.TemporaryDirectory(prefix="splatgate-diagnose-") as temporary:
         probe = collect.Collector(client, Path(temporary), _say, not options.no_redact)
         target = probe.last_failed() if options.last_failed else options.target
@@ -131,6 +126,67 @@ def _bundle(options: argparse.Namespace) -> tuple[Path, Path]:
     folder = out / "bundle"
     collect.Collector(client, folder, _say, not options.no_redact).collect(target)
     return folder, out
+
+
+def _clients(options: argparse.Namespace) -> Callable[[str], Any]:
+    """Makes boto3's clients, each once.
+
+    Raises:
+        BadInput: no Region or no such profile.
+    """
+    import boto3
+    import botocore.config
+    import botocore.exceptions
+
+    # The services' own advice for throttling: back off, and try again for a while.
+    config = botocore.config.Config(retries={"mode": "adaptive", "max_attempts": 12})
+    try:
+        session = boto3.Session(profile_name=options.profile, region_name=options.region)
+        session.client("sagemaker", config=config)
+    except botocore.exceptions.BotoCoreError as error:
+        what = options.target or "diagnose"
+        raise BadInput(f"{what}: no such bundle, and no way to AWS: {error}") from None
+    return functools.cache(lambda service: session.client(cast(Any, service), config=config))
+
+
+def _emergency(options: argparse.Namespace) -> int:
+    """``--last-good`` and ``--rollback``."""
+    import botocore.exceptions
+
+    client = _clients(options)
+    try:
+        if options.last_good:
+            found = emergency.of_jobs(client)
+            for good in found:
+                _say(f"{good.digest}  {good.image}  {good.what}  {good.when}")
+            if not found:
+                _say("no training job of this account and Region has succeeded")
+            if options.json:
+                sys.stdout.write(to_json({"last_good": found}).decode())
+            return 0
+        if not options.machine:
+            raise BadInput("--rollback needs --machine ARN: the state machine to change")
+        out = _out(options.out, "rollback")
+        diff, worse, undo = emergency.rollback(
+            client,
+            options.machine,
+            options.rollback,
+            out,
+            lambda definition: of_definition(definition, options.machine),
+            options.repository,
+            options.apply,
+        )
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise BadInput(" ".join(str(error).split())) from None
+    _say(diff)
+    for finding in worse:
+        _say(f"new in the judgement: {finding}")
+    _say("applied" if options.apply else "not applied; add --apply to make this change")
+    _say(f"undo: {undo}")
+    if options.json:
+        report = {"diff": diff, "worse": worse, "applied": options.apply, "undo": undo}
+        sys.stdout.write(to_json(report).decode())
+    return 0
 
 
 def _out(asked: str | None, name: str) -> Path:

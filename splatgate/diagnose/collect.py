@@ -24,7 +24,7 @@ _LOUD = re.compile(
 )
 EXECUTION = re.compile(r"arn:aws[\w-]*:states:[\w-]+:\d{12}:execution:.+")
 _JOB_ARN = re.compile(r"arn:aws[\w-]*:sagemaker:[\w-]+:\d{12}:training-job/(.+)")
-_ECR = re.compile(
+ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[\w-]+)\.amazonaws\.com(?:\.cn)?/"
     r"(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -211,7 +211,7 @@ class Collector:
 
     def _image(self, job: Mapping[str, Any]) -> None:
         ref = (job.get("AlgorithmSpecification") or {}).get("TrainingImage") or ""
-        found = _ECR.fullmatch(ref)
+        found = ECR.fullmatch(ref)
         if not found:
             return
         which = {"imageDigest": found["digest"]} if found["digest"] else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from splatgate.diagnose import histories, symptoms
+from splatgate.diagnose import checks, histories, symptoms
 from splatgate.diagnose.bundle import BAD_ENDS, Bundle, Statement
 from splatgate.evidence import BadInput
 from splatgate.proof.catalogue import load as load_faults
@@ -137,9 +137,10 @@ def explain(bundle: Bundle) -> Diagnosis:
             if statement.kind in signature.kinds and signature.search.search(statement.text):
                 hits.append(Hit(signature, place, statement))
     found = _merged(hits)
-    for f in (*histories.findings(bundle), *symptoms.findings(bundle, statements)):
+    place = len(statements)
+    structure = [*histories.findings(bundle), *symptoms.findings(bundle, statements)]
+    for f in (*structure, *(checks.findings(bundle) if failed else ())):
         words = _quotes(f.evidence)
-        place = len(statements)
         found.append((place, Explanation(f.item, f.cause, f.remedy, words, f.strength, f.known)))
     ranked = _ranked(found)
     words = () if ranked or not failed else last_words(statements)
