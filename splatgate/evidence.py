@@ -6,6 +6,7 @@ these records; checks read them. A folder of evidence holds::
 
     evidence.json              schema, image id, run, machine, scene
     image.json                 Image
+    registry.json              Registry, what a registry serves, when the image was pushed
     build.json  build.log      the build record and its log, when the image was built here
     lock/*.txt                 the locks of the image, when it was built here from them
     sbom.cdx.json              what is installed, as CycloneDX
@@ -81,6 +82,60 @@ class Image:
     bytes: int
     layers: tuple[Layer, ...] = ()
     origin: Origin = Origin.IMAGE
+
+
+@dataclass(frozen=True)
+class Child:
+    """One manifest that an index names."""
+
+    digest: str
+    media_type: str
+    #: ``linux/amd64``; ``unknown/unknown`` for what is no image.
+    platform: str
+    #: BuildKit's word for what it is, where it is no image: ``attestation-manifest``.
+    attests: str | None = None
+    #: Digest of its configuration, where it is an image.
+    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a registry serves under a reference."""
+
+    ref: str
+    #: sha256 of the manifest's bytes.
+    digest: str
+    media_type: str
+    #: Digest of the configuration that the manifest names; an index names none.
+    image_id: str | None
+    #: All layers together, compressed.
+    bytes: int = 0
+    children: tuple[Child, ...] = ()
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What a registry answered about the image under judgement."""
+
+    ref: str
+    #: None: it has no such manifest.
+    served: Served | None
+    #: Digest of each tag of the repository.
+    tags: dict[str, str]
+    #: False: the repository has more tags than were asked for.
+    tags_complete: bool
+    #: Whether tags may move, in ECR's words; None: the registry does not say.
+    mutability: str | None
+    #: When the manifest was pushed; None: the registry does not say.
+    pushed: str | None
+    seen: str
+    #: TrainingImage of the request, where one was given, and what is served under it.
+    requested: str | None = None
+    requested_served: Served | None = None
+    requested_mutability: str | None = None
+    #: Why it could not be asked; then nothing else is known.
+    error: str = ""
+    origin: Origin = Origin.REGISTRY
 
 
 @dataclass(frozen=True)
