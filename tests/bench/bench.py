@@ -22,22 +22,23 @@ from statistics import median
 from time import monotonic
 
 from splatgate.evidence import BadInput, read
+from splatgate.proof.cases import cases
 from splatgate.record import Record, State
 from splatgate.run import ROOT, built_image
 
 LANE_SECONDS, NINE_RATIO, FACT_RATIO = 30.0, 1.0, 0.25
 CONFIG = Path(__file__).with_name("structure.yaml")
-#: The checks that answer the nine questions of structure.yaml.
+#: The checks that answer the questions of structure.yaml.
 NINE = (
-    "tests/container/test_entry_point.py::test_entrypoint_is_exec_form_and_absolute",
-    "tests/container/test_entry_point.py::test_entry_script_exists_and_is_executable",
-    "tests/container/test_entry_point.py::test_every_source_of_the_trainer_compiles",
-    "tests/container/test_entry_point.py::test_starts_with_the_word_train[root]",
-    "tests/container/test_runtime.py::test_imports_resolve",
-    "tests/container/test_runtime.py::test_gsplat_backend_loads_without_a_compiler",
-    "tests/container/test_supply_chain.py::test_labels_name_the_image_and_its_origin",
-    "tests/sagemaker/test_request.py::test_environment_hides_no_gpu",
-    "tests/sagemaker/test_request.py::test_environment_asks_for_the_gpu",
+    "test_entrypoint_is_exec_form_and_absolute",
+    "test_environment_asks_for_the_gpu",
+    "test_labels_name_the_image_and_its_origin",
+    "test_entry_script_exists_and_is_executable",
+    "test_environment_hides_no_gpu",
+    "test_every_source_of_the_trainer_compiles",
+    "test_imports_resolve",
+    "test_gsplat_backend_loads_without_a_compiler",
+    "test_starts_with_the_word_train",
 )
 
 
@@ -65,11 +66,15 @@ def main() -> int:
 
 def measure(tool: str, image: str, repeat: int) -> dict[str, dict[str, object]]:
     """Run everything in turns, so that what else the machine does falls on all alike."""
+    nodes = {case.check.name: case.check.node for case in reversed(cases("container", "sagemaker"))}
+    if missing := [name for name in NINE if name not in nodes]:
+        raise BadInput(f"no check {', '.join(missing)} any more; mend NINE in {__file__}")
+    wanted = tuple(nodes[name] for name in NINE)
     nine, theirs, lane, facts = [], [], [], 0
     for number in range(1, repeat + 1):
         seconds, count = structure(tool, image)
         theirs.append(seconds)
-        nine.append(splatgate(image, *NINE)[0])
+        nine.append(splatgate(image, *wanted)[0])
         seconds, facts = splatgate(image, str(ROOT / "tests" / "container"), "--quick")
         lane.append(seconds)
         say(
@@ -140,7 +145,7 @@ def splatgate(image: str, *what: str) -> tuple[float, int]:
         checks = read(path, Record).checks
     bad = [c for c in checks if c.error or c.state in (State.FAILED, State.BLOCKED)]
     passed = [c for c in checks if c.state == State.PASSED]
-    if bad or not passed or (what == NINE and len(passed) != len(NINE)):
+    if bad or not passed or ("--quick" not in what and len(passed) != len(what)):
         raise BadInput(f"not all facts hold: {[(c.name, c.reason) for c in bad]}; see `judge`")
     return seconds, len(passed)
 
