@@ -26,6 +26,7 @@ VERBS = {
     "judge": ("splatgate.cli:judge", "look at an image and judge it, or judge recorded evidence"),
     "faults": ("splatgate.proof.cli:main", "prove that the judge can say no"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
+    "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
@@ -87,6 +88,10 @@ def judge(argv: Sequence[str]) -> int:
     parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
     parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
     parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
+    parser.add_argument(
+        "--pipeline", metavar="FILE", help="state machine (default: the reference one)"
+    )
+    parser.add_argument("--pipeline-input", metavar="F", help="what its starter sends")
     parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
     parser.add_argument("--quick", action="store_true", help="static and start-up checks only")
     parser.add_argument("--out", metavar="DIR", default="build", help="default: build")
@@ -111,10 +116,12 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    for name in ("image", "pushed", "evidence", "subject", "scene", "request"):
+    named = ("image", "pushed", "evidence", "subject", "scene", "request")
+    for name in (*named, "pipeline", "pipeline_input"):
         if (value := getattr(options, name)) is not None:
             is_path = name not in ("image", "pushed")
-            command.append(f"--{name}={Path(value).resolve() if is_path else value}")
+            option = name.replace("_", "-")
+            command.append(f"--{option}={Path(value).resolve() if is_path else value}")
     command += ["--quick"] if options.quick else []
     command += ["--process"] if process else []
     command += [str(ROOT / "tests" / lane) for lane in options.lane or LANES[:3]]

@@ -23,6 +23,7 @@ from splatgate.evidence import (
     Header,
     Image,
     Job,
+    Pipeline,
     Registry,
     read,
 )
@@ -70,7 +71,10 @@ class Recorded:
         scene: Path,
         request: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
+        pipeline: Path | None = None,
+        pipeline_input: Path | None = None,
     ) -> None:
+        self.pipeline_path, self.pipeline_input = pipeline, pipeline_input
         self.folder = folder
         self.scene_path = scene
         self.request_path = request
@@ -169,6 +173,18 @@ class Recorded:
                 problems.append(f"its {what} is another than was asked for")
         if problems:
             raise BadInput(f"{self.folder}/jobs/{key}: {'; '.join(problems)}; record it anew")
+
+    def pipeline(self) -> Pipeline:
+        """The state machine: the one given, else the one recorded.
+
+        Raises:
+            BadInput: the file given cannot be read.
+        """
+        if self.pipeline_path is None:
+            return self._record("pipeline.json", Pipeline)
+        from splatgate.pipeline.source import beside
+
+        return beside(self.pipeline_path, self.pipeline_input)
 
     def job_folder(self, job: Job) -> Path:
         """Where the artefacts of a job lie."""

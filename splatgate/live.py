@@ -27,6 +27,7 @@ from splatgate.evidence import (
     Image,
     Job,
     Machine,
+    Pipeline,
     Registry,
     read,
     write,
@@ -46,7 +47,7 @@ class Live(Recorded):
     """
 
     def __init__(self, run: Run, say: Callable[[str], None]) -> None:
-        super().__init__(run.folder, run.scene, run.request, say)
+        super().__init__(run.folder, run.scene, run.request, say, run.pipeline, run.pipeline_input)
         self.run = run
         if run.image is None:
             raise BadInput("no image to judge: build one (make image) or give --image REF")
@@ -227,6 +228,16 @@ class Live(Recorded):
                 with self.run.timed("compression"):
                     compression.compress(tool, folder, self.say)
         return super().compressed(job)
+
+    def pipeline(self) -> Pipeline:
+        """The state machine given, else the reference one, recorded as it is read."""
+        from splatgate.pipeline.source import REFERENCE, beside
+
+        path = self.folder / "pipeline.json"
+        with self.lock("pipeline"):
+            if not path.exists():
+                write(path, beside(self.pipeline_path or REFERENCE, self.pipeline_input))
+        return read(path, Pipeline)
 
     def channel(self, spec: JobSpec) -> Path:
         """What the training channel of a job holds."""

@@ -15,9 +15,19 @@ from typing import Any
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job, Registry
+from splatgate.evidence import (
+    BadInput,
+    Compression,
+    Facts,
+    Files,
+    Image,
+    Job,
+    Registry,
+    to_json,
+)
 from splatgate.facts import INSTANCE_TYPES, READ_BACK
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.pipeline.judge import Verdict
 from splatgate.subject import Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -240,6 +250,25 @@ def round_trip(door: Recorded) -> Any:
     return restored, value
 
 
+def pipeline(door: Recorded) -> Verdict:
+    """The state machine, judged."""
+    from splatgate.pipeline.judge import judge
+
+    seen = door.pipeline()
+    known = hashlib.sha256(to_json(seen)).hexdigest()
+    return door.once(f"pipeline {known}", lambda: judge(seen, door.say))
+
+
+def training_state(door: Recorded) -> dict[str, Any]:
+    """The request of the state machine's first training job, as it is rendered."""
+    verdict = pipeline(door)
+    found = [r.request for r in verdict.requests if "TrainingJobName" in r.request]
+    if not found:
+        why = f" ({'; '.join(verdict.not_verified)})" if verdict.not_verified else ""
+        raise NotVerified(f"the state machine renders no training request{why}")
+    return found[0]
+
+
 def gpu_job(door: Recorded) -> Job:
     """A few hundred steps on a GPU, in the image or in the process runtime."""
     run = door.profile().run
@@ -255,7 +284,8 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     for function in (
         image, pushed, build, build_log, lock, host, facts, files, sbom, instances, profile,
         cpu_run, run_job, brief, smoke, trained, truth, stopped, resumed,
-        reported, scene, splats, measured, compressed, round_trip, gpu_job,
+        reported, scene, splats, measured, compressed, round_trip, pipeline,
+        training_state, gpu_job,
     )
 }  # fmt: skip
 

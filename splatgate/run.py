@@ -40,6 +40,9 @@ class Run:
     quick: bool
     #: Names the controller's process, so that a later run knows when it is gone.
     controller: str
+    #: State machine and its input, in place of the reference or of the recorded one.
+    pipeline: Path | None = None
+    pipeline_input: Path | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Run:
@@ -68,6 +71,8 @@ class Run:
             request=path("--request"),
             quick=option("--quick"),
             controller=sweep.controller(),
+            pipeline=path("--pipeline"),
+            pipeline_input=path("--pipeline-input"),
         )
 
     def to_builtins(self) -> Any:

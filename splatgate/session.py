@@ -143,7 +143,9 @@ def open_door(run: Run, say: Any) -> doors.Recorded:
         BadInput: no image to look at, or the folder holds no evidence.
     """
     if run.door == "recorded":
-        return doors.Recorded(run.folder, run.scene, run.request, say)
+        return doors.Recorded(
+            run.folder, run.scene, run.request, say, run.pipeline, run.pipeline_input
+        )
     if run.door == "process":
         return Process(run, say)
     # The live door needs the docker SDK, which a GPU machine may lack.

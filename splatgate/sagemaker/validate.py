@@ -42,12 +42,25 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
 
 
 @functools.cache
-def _input_shape(operation: str) -> Any:
+def _model() -> Any:
     # Importing botocore takes a third of a second; most verbs never need it.
     import botocore.session
 
-    model = botocore.session.get_session().get_service_model("sagemaker")
-    return model.operation_model(operation).input_shape
+    return botocore.session.get_session().get_service_model("sagemaker")
+
+
+@functools.cache
+def _input_shape(operation: str) -> Any:
+    return _model().operation_model(operation).input_shape
+
+
+@functools.cache
+def members_of_answer(operation: str) -> tuple[str, ...]:
+    """Members of an operation's answer; none where the service has no such operation."""
+    if operation not in _model().operation_names:
+        return ()
+    shape = _model().operation_model(operation).output_shape
+    return tuple(shape.members) if shape else ()
 
 
 def _walk(shape: Any, value: object, path: str) -> Iterator[str]:
