@@ -363,7 +363,7 @@ def test_division_keeps_what_is_drawn(tmp_path: Path) -> None:
         "shN": torch.zeros(1, 15, 3),
     }
     splats = model.Splats(values, model.learning_rates(settings_, 1.0))
-    strategy = densify.Strategy(settings_, 1.0)
+    strategy = densify.Strategy(settings_, torch.device("cpu"), 10)
     before = float(torch.tensor(2.0).sigmoid())
     strategy._divide(splats, torch.tensor([0]))
     after = float(splats.values()["opacities"].sigmoid()[0])

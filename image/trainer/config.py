@@ -73,6 +73,16 @@ TABLE: tuple[Parameter, ...] = (
         "run",
         choices=("cuda", "cpu"),
     ),
+    _int(
+        "plateau",
+        0,
+        4,
+        1_000_000,
+        "run",
+        "end when an eighth of the training photographs, then kept aside, was drawn no better for "
+        "this many steps; 0 = off",
+        zero=True,
+    ),
     _int("seed", 0, 0, 2**31 - 1, "run", "seed of every random draw"),
     _int("log_every", 100, 1, 1_000_000, "run", "steps between progress lines"),
     _int(
@@ -178,6 +188,7 @@ class Config:
     max_iterations: int
     max_minutes: float
     device: str
+    plateau: int
     seed: int
     log_every: int
     eval_every: int

@@ -48,7 +48,7 @@ def evaluate(values: dict[str, Tensor], views: Sequence[View], stop: Stop) -> li
     for view in views:
         if found and stop.seconds_ago() > _SECONDS_AFTER_STOP:
             break
-        photo = view.photo()
+        photo = view.photo().float() / 255
         image = render(values, values["opacities"].sigmoid(), view, degree).clamp(0, 1)
         psnr, ssim = loss.psnr(float(loss.mse(image, photo))), float(loss.ssim(image, photo))
         if not ssim == ssim:

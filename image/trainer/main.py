@@ -148,22 +148,20 @@ class Job:
         from trainer import export
         from trainer.checkpoint import Checkpoints, fingerprint
         from trainer.evaluate import evaluate
-        from trainer.rasterise import make_view
+        from trainer.rasterise import make_view, split
         from trainer.train import train
 
         size = sum(photo.pixels.nbytes for photo in photos)
         # Photographs take a quarter of the free GPU memory at most, else travel step by step.
         resident = device.type == "cpu" or size < torch.cuda.mem_get_info(device)[0] // 4
-        views = [make_view(photo, device, resident) for photo in photos]
-        every = settings.hold_out
-        held_out = [v for i, v in enumerate(views) if every and i % every == 0]
-        training = [v for i, v in enumerate(views) if not every or i % every]
-        store = self.checkpoint_folder(settings)
-        checkpoints = Checkpoints(store, fingerprint(settings, scene.digest)) if store else None
+        views = split(settings, [make_view(photo, device, resident) for photo in photos])
+        checkpoints = Checkpoints(
+            self.checkpoint_folder(settings),
+            settings.checkpoint_every,
+            fingerprint(settings, scene.digest),
+        )
         with self.phase("train"):
-            outcome = train(
-                settings, scene, training, held_out, checkpoints, self.stop, device, self.started
-            )
+            outcome = train(settings, scene, views, checkpoints, self.stop, device, self.started)
         if not outcome.step:
             self.stop.refuse_if_asked("preparing")
         model = self.base / "model"
@@ -183,7 +181,7 @@ class Job:
         with self.phase("evaluate"):
             written = export.read_ply(model / "point_cloud.ply")
             quality = evaluate(
-                {n: v.to(device) for n, v in written.items()}, held_out or training, self.stop
+                {n: v.to(device) for n, v in written.items()}, views.judged, self.stop
             )
         self.write_json(
             model / "metrics.json",
@@ -192,9 +190,9 @@ class Job:
                 "device": settings.device,
                 "device_name": device_name,
                 "seed": settings.seed,
-                "views_are": "held_out" if held_out else "training",
-                "held_out": [v.name for v in held_out],
-                "train_views": len(training),
+                "views_are": "held_out" if views.held_out else "training",
+                "held_out": [v.name for v in views.held_out],
+                "train_views": len(views.training),
                 "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
                 "undistorted": any(photo.undistorted for photo in photos),
             },

@@ -153,7 +153,7 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
     rx, ry = size[0] / camera.width, size[1] / camera.height
     return Photo(
         shot.name,
-        np.asarray(image, np.uint8),
+        np.array(image, np.uint8),
         camera.focal_length_x * rx,
         camera.focal_length_y * ry,
         camera.principal_point_x * rx,
