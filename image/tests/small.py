@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+import torch
 from PIL import Image
-from trainer import channel, main
+from trainer import channel, main, points
 from trainer.photos import Photo, index_photos, load_photos
 from trainer.scene import read_scene
 
@@ -87,9 +88,17 @@ def configure(base: Path, **parameters: object) -> Path:
     return base
 
 
-def run(base: Path) -> int:
+def run(base: Path, **environment: str) -> int:
     """Run one job in this process."""
-    return main.main(["train"], {"SAGEMAKER_BASE_DIR": str(base)})
+    try:
+        return main.main(["train"], {"SAGEMAKER_BASE_DIR": str(base), **environment})
+    finally:
+        torch.set_flush_denormal(False)  # a job's setting, which hypothesis cannot live with
+
+
+def run_to(base: Path, point: str) -> int:
+    """Run one job in this process, as far as ``point`` (see ``points.VARIABLE``)."""
+    return run(base, **{points.VARIABLE: point})
 
 
 def metrics(base: Path) -> dict[str, Any]:

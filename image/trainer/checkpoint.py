@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ class Checkpoints:
         if not self.folder or not self.path.is_file():
             return None
         try:
+            # torch reads past flipped bits; its archive carries checksums that zipfile compares.
+            with zipfile.ZipFile(self.path) as pack:
+                if pack.testzip():
+                    raise zipfile.BadZipFile
             found = torch.load(self.path, map_location=device, weights_only=True)
             owner, step = found["fingerprint"], int(found["step"])
         except (
@@ -81,7 +86,10 @@ class Checkpoints:
             KeyError,
             TypeError,
             ValueError,
+            AttributeError,
+            NotImplementedError,
             pickle.UnpicklingError,
+            zipfile.BadZipFile,
         ) as error:
             log.line(f"warning: ignored {self.path}: damaged ({type(error).__name__})")
             return None
