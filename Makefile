@@ -5,7 +5,7 @@ RUN := $(TOX) run -q -e
 IMAGE ?=
 ARGS ?=
 
-.PHONY: help image test-image test-gpu test faults lint replay stop-engine bench clean
+.PHONY: help image test-image test-gpu test-host test faults lint replay stop-engine bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ stop-engine: $(TOX)  ## stop the engine that make started, if it did
 
 test-gpu: $(TOX)  ## the gpu lane, on a machine with a GPU, torch and gsplat
 	@$(RUN) gpu -- $(ARGS)
+
+test-host: $(TOX)  ## the training host against a tiny probe image, on the engine (seconds a job)
+	@$(RUN) host -- $(ARGS)
 
 lint: $(TOX)  ## ruff and mypy
 	@$(RUN) lint

@@ -94,6 +94,7 @@ def judge(argv: Sequence[str]) -> int:
     parser.add_argument("--pipeline-input", metavar="F", help="what its starter sends")
     parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
     parser.add_argument("--quick", action="store_true", help="static and start-up checks only")
+    parser.add_argument("--baseline", metavar="RECORD", help="record.json of a known good run")
     parser.add_argument("--out", metavar="DIR", default="build", help="default: build")
     parser.add_argument("-n", "--workers", metavar="N", default="0", help="xdist workers")
     parser.add_argument("--json", action="store_true", help="the run record on standard output")
@@ -103,6 +104,10 @@ def judge(argv: Sequence[str]) -> int:
         raise BadInput(f"--pushed {options.pushed}: names no registry; give HOST/NAME:TAG")
     out = Path(options.out).resolve()
     record = out / "record.json"
+    if options.baseline:
+        read(Path(options.baseline), Record)
+        if Path(options.baseline).resolve() == record:
+            raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
     process = False
     if options.evidence:
         if not (Path(options.evidence) / "evidence.json").exists():
@@ -116,7 +121,7 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    named = ("image", "pushed", "evidence", "subject", "scene", "request")
+    named = ("image", "pushed", "evidence", "subject", "scene", "request", "baseline")
     for name in (*named, "pipeline", "pipeline_input"):
         if (value := getattr(options, name)) is not None:
             is_path = name not in ("image", "pushed")

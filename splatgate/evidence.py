@@ -296,6 +296,23 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One container of a job. A spot interruption or a retry gives the job another one."""
+
+    #: When the container started (ISO 8601); empty when it never did.
+    started: str
+    exit: int | None
+    oom: bool
+    #: Why it was ended from outside, or None. ``Interrupted`` and ``InternalServerError`` are what
+    #: another attempt may follow.
+    ended_by: str | None
+    #: Seconds from its start to its end.
+    seconds: float
+    #: How many lines of the job's log are its own.
+    lines: int
+
+
+@dataclass(frozen=True)
 class Job:
     """What SageMaker would have kept of one training job. Names follow DescribeTrainingJob."""
 
@@ -311,7 +328,7 @@ class Job:
     #: Exit status of the container; None when it was never created.
     exit: int | None
     oom: bool
-    #: Why the host ended it, or None: ``StopTrainingJob``, ``MaxRuntimeExceeded``, ``Deadline``.
+    #: Why the host ended it, or None (``splatgate.sagemaker.result.ENDERS``).
     ended_by: str | None
     #: Seconds from SIGTERM to the container's end; None when no stop was sent.
     stop_seconds: float | None
@@ -333,6 +350,9 @@ class Job:
     unverified: tuple[str, ...] = ()
     started: str = ""
     origin: Origin = Origin.EMULATED
+    #: Its containers, in order; the last one's end is the job's. Empty: recorded before attempts
+    #: were, and then there was one.
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def text(self) -> str:

@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from splatgate import baseline, session, summary, verdict
 from splatgate import checklist as checklists
-from splatgate import session, summary, verdict
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
-from splatgate.evidence import Header, Origin, read, write
+from splatgate.evidence import BadInput, Header, Origin, read, write
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.record import Check, Record, State
 from splatgate.run import ROOT, Run
@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     group.addoption("--pipeline", metavar="FILE", help="state machine (default: the reference)")
     group.addoption("--pipeline-input", metavar="F", help="what its starter sends")
+    group.addoption("--baseline", metavar="RECORD", help="record of a known good run")
     group.addoption("--quick", action="store_true", help="static and start-up checks, no training")
     group.addoption("--out", metavar="DIR", default="build", help="where record and evidence go")
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")
@@ -79,6 +80,7 @@ class Judge:
         self.started = time.monotonic()
         self.worker = hasattr(config, "workerinput")
         self.run = Run.of(config)
+        self.before = known_good(config.getoption("--baseline"))
         if not self.worker:
             # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
             # SIGINT too: a shell's background job starts with it ignored.
@@ -208,8 +210,23 @@ class Judge:
             door=self.run.door,
             interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
         )
+        if self.before is not None:
+            compared = baseline.compare(self.before, self.record)
+            self.record = replace(self.record, baseline=compared)
         write(self.run.out / "record.json", self.record)
         summary.write(terminalreporter, self.record, self.checklist, self.run.out)
+
+
+def known_good(path: str | None) -> Record | None:
+    """The record to hold this run against.
+
+    Raises:
+        pytest.UsageError: it is none.
+    """
+    try:
+        return read(Path(path), Record) if path else None
+    except BadInput as error:
+        raise pytest.UsageError(f"--baseline {error}") from None
 
 
 def outcome(check: Check, report: pytest.TestReport, error: BaseException | None) -> Check:

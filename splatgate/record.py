@@ -95,6 +95,8 @@ class JobFacts:
     status: str
     exit: int | None
     seconds: float
+    #: Size of its model: the files of the archive, before compression.
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,36 @@ class Leftovers:
     volumes: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something whose figure rose: seconds or bytes, before and now."""
+
+    name: str
+    before: float
+    now: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much it is now."""
+        return self.now / self.before
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What changed since a known good run. Checks are named by their node."""
+
+    run: str
+    image_id: str | None
+    newly_failing: tuple[str, ...] = ()
+    newly_passing: tuple[str, ...] = ()
+    #: Passed then, and gives no answer now.
+    lost: tuple[str, ...] = ()
+    slower: tuple[Change, ...] = ()
+    larger: tuple[Change, ...] = ()
+    #: What could not be compared, and why.
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,3 +159,5 @@ class Record:
     interrupted: bool = False
     schema: str = SCHEMA
     errors: tuple[str, ...] = field(default=())
+    #: Against the run that --baseline named; None: none was named.
+    baseline: Baseline | None = None

@@ -106,7 +106,14 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
         image=image,
         machine=machine,
         jobs=tuple(
-            JobFacts(j.key, j.status, j.exit, round(sum(j.phases.values()), 1)) for j in jobs
+            JobFacts(
+                j.key,
+                j.status,
+                j.exit,
+                round(sum(j.phases.values()), 1),
+                sum(member.bytes for member in j.members),
+            )
+            for j in jobs
         ),
         timings=timings,
         leftovers=replace(leftovers, files=tuple(partial)),

@@ -79,6 +79,28 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How to run one part of the trainer alone, by parameters that it has anyway."""
+
+    #: The log line at which this part has ended: the job is stopped there. None: the job's own end.
+    until: str | None = None
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+    #: Parameters that are given the number of steps.
+    steps: tuple[str, ...] = ()
+    #: Starts from the checkpoints that stage ``train`` left.
+    resumes: bool = False
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The parts of the trainer that can be run alone; None: this one cannot."""
+
+    load: Stage | None = None
+    train: Stage | None = None
+    export: Stage | None = None
+
+
+@dataclass(frozen=True)
 class Profile:
     """A subject profile."""
 
@@ -90,6 +112,7 @@ class Profile:
     outputs: Outputs = Outputs()
     metrics: Metrics = Metrics()
     log: Log = Log()
+    stages: Stages = Stages()
     #: Stable words that a failure text of each class must hold.
     errors: dict[str, str] = field(default_factory=dict)
 

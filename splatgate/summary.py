@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from splatgate import baseline
 from splatgate.checklist import SECTIONS, Checklist, Item
 from splatgate.record import Check, ItemState, Record, State
 
@@ -105,6 +106,9 @@ def _end(out: Any, record: Record, folder: Path) -> None:
     jobs = ", ".join(f"{j.key} {j.status} {j.seconds:.0f} s" for j in record.jobs)
     if jobs:
         out.write_line(f"jobs: {jobs}")
+    if record.baseline is not None:
+        for line, bad in baseline.lines(record.baseline):
+            out.write_line(line, red=bad)
     left = record.leftovers
     if left.containers or left.volumes or left.networks or left.files:
         out.write_line(f"left behind: {left}", red=True)

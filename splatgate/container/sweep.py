@@ -5,7 +5,9 @@ Everything that a run makes carries its labels.
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +95,16 @@ def sweep_stale(client: Any, run_id: str | None = None) -> dict[str, list[str]]:
     """
     label = CONTROLLER_LABEL if run_id is None else f"{RUN_LABEL}={run_id}"
     return _remove(_found(client, label), lambda found: is_gone(found.get(CONTROLLER_LABEL, "")))
+
+
+def sweep_folders(parent: Path, prefix: str) -> None:
+    """Remove the folders PREFIXCONTROLLER.… that processes which are gone have left in ``parent``.
+
+    They are temporary: a process that ends of itself removes its own.
+    """
+    for path in parent.glob(f"{glob.escape(prefix)}*"):
+        if is_gone(path.name.removeprefix(prefix).rpartition(".")[0]):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove(

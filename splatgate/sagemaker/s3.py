@@ -12,6 +12,7 @@ from typing import Any
 
 from splatgate.evidence import BadInput
 from splatgate.sagemaker.channels import files_below, manifest_paths, relative_paths
+from splatgate.sagemaker.guards import unfit
 from splatgate.sagemaker.request import Channel, Request
 
 
@@ -37,6 +38,8 @@ def download(s3: Any, channel: Channel, into: Path) -> list[str]:
     """
     import botocore.exceptions
 
+    if problem := unfit(channel):
+        raise BadInput(f"channel {channel.name}: {problem}")
     try:
         found = dict(_objects(s3, channel))
         if not found:
@@ -77,7 +80,7 @@ def upload(s3: Any, request: Request, folder: Path) -> list[str]:
 
     GZIP: ``JOB/output/model.tar.gz`` and ``output.tar.gz`` (contract 2.1); the host must have kept
     ``archive`` and ``output``. NONE: the files as they are, below ``JOB/output/model`` (that name:
-    unverified).
+    unverified). Checkpoints go to CheckpointConfig's S3Uri, as they are (contract 1.5).
 
     Raises:
         BadInput: the request has no S3OutputPath.
@@ -98,6 +101,11 @@ def upload(s3: Any, request: Request, folder: Path) -> list[str]:
         for name in ("model.tar.gz", "output.tar.gz"):
             if (folder / name).is_file():
                 pairs.append((folder / name, f"{base}/{name}"))
-    for path, key in pairs:
-        s3.upload_file(str(path), bucket, key)
-    return [f"s3://{bucket}/{key}" for _, key in pairs]
+    targets = [(path, bucket, key) for path, key in pairs]
+    if request.checkpoint_uri and (folder / "checkpoints").is_dir():
+        where, key = split_uri(request.checkpoint_uri)
+        for rel, path in files_below(folder / "checkpoints"):
+            targets.append((path, where, f"{key.rstrip('/')}/{rel}".lstrip("/")))
+    for path, where, key in targets:
+        s3.upload_file(str(path), where, key)
+    return [f"s3://{where}/{key}" for _, where, key in targets]

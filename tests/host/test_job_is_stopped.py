@@ -1,0 +1,76 @@
+"""The verb ``job`` ended from outside at any moment: nothing of it is left after the next start."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splatgate.container import sweep
+from splatgate.sagemaker.request import smoke_request
+
+#: A job takes some three seconds to hang: starting Python and the engine's part.
+LONGEST = 4.0
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> Path:
+    raw = smoke_request(hyperparameters={"do": '["term save", "model", "hang"]'}).raw
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(raw))
+    return path
+
+
+def job(probe: str, request: Path, scene: Path, *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "splatgate", "job", "--image", probe, "--request", request),
+            *("--scene", scene, "--keep", request.parent / "kept", *more),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+
+
+def left(client: Any, pid: int) -> list[str]:
+    """What the engine and this machine's temporary folder hold of a process."""
+    found = client.containers.list(all=True, ignore_removed=True) + client.volumes.list()
+    names = []
+    for item in found:
+        labels = item.attrs.get("Labels") or (item.attrs.get("Config") or {}).get("Labels") or {}
+        if f":{pid}:" in labels.get(sweep.CONTROLLER_LABEL, ""):
+            names.append(item.name)
+    return names + [p.name for p in Path(tempfile.gettempdir()).glob(f"splatgate-job.*:{pid}:*")]
+
+
+@pytest.mark.parametrize("moment", range(4))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_at_any_moment(
+    client: Any, probe: str, request_file: Path, scene: Path, number: int, moment: int
+) -> None:
+    seconds = random.uniform(moment, moment + 1) * LONGEST / 4
+    process = job(probe, request_file, scene)
+    time.sleep(seconds)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    told = f"{signal.Signals(number).name} after {seconds:.2f} s: {said.decode()}"
+    if number == signal.SIGKILL or process.returncode < 0:
+        # Nothing had a chance to tidy up; the next start does, whatever it is asked for.
+        again = job(probe, request_file, scene, "--stop", "^hanging$")
+        more, _ = again.communicate(timeout=60)
+        assert again.returncode == 1, f"{told}\nand again: {more.decode()}"
+    else:
+        assert process.returncode == 130, told
+    assert left(client, process.pid) == [], told
+    hidden = [p.name for p in request_file.parent.iterdir() if p.name.startswith(".")]
+    assert hidden == [], told
