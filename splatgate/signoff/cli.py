@@ -155,6 +155,7 @@ def judge(
         bounds=tuple(bounds),
         sources=tuple(decide.source(t) for t in taken),
         measured=measured,
+        counts=decide.tally(lines),
         never=tuple(
             decide.never(
                 [decide.source(t) for t in taken], [s for x in earlier for s in x.sources], ref

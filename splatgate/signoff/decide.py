@@ -134,6 +134,16 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A measure, then and now, and the change in percent of then."""
+
+    measure: str
+    before: float
+    now: float
+    change: float | None
+
+
+@dataclass(frozen=True)
 class Compared:
     """What changed since the last approved digest."""
 
@@ -141,8 +151,7 @@ class Compared:
     created: str
     newly_failing: tuple[str, ...]
     newly_passing: tuple[str, ...]
-    #: Measure, then, now.
-    measures: tuple[tuple[str, float, float], ...]
+    measures: tuple[Change, ...]
     #: Package, then, now; "" where it is not installed.
     packages: tuple[tuple[str, str, str], ...]
 
@@ -176,6 +185,8 @@ class Signoff:
     bounds: tuple[Bound, ...]
     sources: tuple[Source, ...]
     measured: Measured
+    #: Required lines by their state.
+    counts: dict[str, int]
     never: tuple[Unseen, ...] = ()
     #: Whether policy.toml stood as it stands when the records were made; None: they do not say.
     policy_known: bool | None = None
@@ -356,6 +367,13 @@ def weigh(
     return verdict.CONFORMANT, why, verdict.EXIT_OK
 
 
+def tally(found: Sequence[Line]) -> dict[str, int]:
+    """Required lines by their state; a line that fails counts whether it is required or not."""
+    required = [line for line in found if line.required or line.state == State.FAILED]
+    states = (State.HELD, State.FAILED, State.BLOCKED, State.NOT_VERIFIED)
+    return {state.value: sum(line.state == state for line in required) for state in states}
+
+
 def source(taken: Taken) -> Source:
     """What a record says of itself."""
     record = taken.record
@@ -419,9 +437,9 @@ def compare(now: Sequence[Line], measured: Measured, last: Signoff) -> Compared:
         newly_failing=turned(False),
         newly_passing=turned(True),
         measures=tuple(
-            (name, last.measured.values[name], value)
+            Change(name, was, value, round(100 * (value - was) / was, 2) if was else None)
             for name, value in measured.values.items()
-            if name in last.measured.values
+            if (was := last.measured.values.get(name)) is not None
         ),
         packages=tuple(
             (name, old.get(name, ""), new.get(name, ""))

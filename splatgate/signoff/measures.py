@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ MEASURES: dict[str, tuple[str, bool | None, str]] = {
 }
 #: Points of a curve that the page draws; more would not be seen.
 POINTS = 240
+#: Name of the curve that is made of the speed: milliseconds a step.
+STEP_TIME = "step milliseconds"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Step:
     status: str
     exit: int | None
     phases: dict[str, float]
+    #: All phases together.
+    seconds: float
     #: MaxRuntimeInSeconds of its request.
     budget: float | None
     #: Memory of the instance, applied as a limit, and the trainer's peak where it reports one.
@@ -208,6 +212,7 @@ def step(job: Job, metrics: dict[str, Any]) -> Step:
         status=job.status,
         exit=job.exit,
         phases=job.phases,
+        seconds=round(sum(job.phases.values()), 3),
         budget=float(budget) if budget else None,
         memory=job.limits_applied.memory_bytes,
         peak=int(peak) if isinstance(peak, int | float) else None,
@@ -228,8 +233,12 @@ def curves_of(job: Job, profile: Profile | None) -> Iterator[Curve]:
         pairs = [p for p in pairs if p[1] == p[1] and abs(p[1]) != float("inf")]
         stride = -(-len(pairs) // POINTS) or 1
         pairs = pairs[::stride] + ([pairs[-1]] if pairs and (len(pairs) - 1) % stride else [])
-        if len(pairs) > 1:
-            yield Curve(job.key, name, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+        if len(pairs) < 2:
+            continue
+        curve = Curve(job.key, name, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
+        yield curve
+        if name == "train:it_per_s" and min(curve.values) > 0:
+            yield replace(curve, name=STEP_TIME, values=tuple(1000 / v for v in curve.values))
 
 
 def quality(
