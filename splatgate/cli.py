@@ -14,6 +14,7 @@ from pathlib import Path
 
 from splatgate.checklist import LANES
 from splatgate.container.engine import EngineError
+from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT, built_image
@@ -84,6 +85,9 @@ def judge(argv: Sequence[str]) -> int:
     door = parser.add_mutually_exclusive_group()
     door.add_argument("--image", metavar="REF", help="default: the image that `make image` built")
     door.add_argument("--evidence", metavar="DIR", help="judge this recorded evidence")
+    parser.add_argument(
+        "--pushed", metavar="REF", help="where in a registry a local image was pushed to"
+    )
     parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
     parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
     parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
@@ -94,6 +98,8 @@ def judge(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="the run record on standard output")
     options = parser.parse_args(argv)
 
+    if options.pushed and not parse(options.pushed).host:
+        raise BadInput(f"--pushed {options.pushed}: names no registry; give HOST/NAME:TAG")
     out = Path(options.out).resolve()
     record = out / "record.json"
     process = False
@@ -109,9 +115,9 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    for name in ("image", "evidence", "subject", "scene", "request"):
+    for name in ("image", "pushed", "evidence", "subject", "scene", "request"):
         if (value := getattr(options, name)) is not None:
-            is_path = name != "image"
+            is_path = name not in ("image", "pushed")
             command.append(f"--{name}={Path(value).resolve() if is_path else value}")
     command += ["--quick"] if options.quick else []
     command += ["--process"] if process else []

@@ -114,27 +114,33 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Registry:
-    """What a registry answered about the image under judgement."""
+class Answer:
+    """What a registry answered about one reference."""
 
     ref: str
     #: None: it has no such manifest.
-    served: Served | None
-    #: Digest of each tag of the repository.
-    tags: dict[str, str]
-    #: False: the repository has more tags than were asked for.
-    tags_complete: bool
-    #: Whether tags may move, in ECR's words; None: the registry does not say.
-    mutability: str | None
+    served: Served | None = None
+    #: False: the registry says that the tag stays; None: it does not say.
+    mutable: bool | None = None
     #: When the manifest was pushed; None: the registry does not say.
-    pushed: str | None
-    seen: str
-    #: TrainingImage of the request, where one was given, and what is served under it.
-    requested: str | None = None
-    requested_served: Served | None = None
-    requested_mutability: str | None = None
-    #: Why it could not be asked; then nothing else is known.
+    pushed: str | None = None
+    #: Why the registry could not be asked; then nothing else is known.
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What registries answered about the image under judgement."""
+
+    #: About the reference that was given for it.
+    image: Answer
+    #: About TrainingImage, where a request was given.
+    request: Answer | None
+    #: Digest of each tag of the image's repository.
+    tags: dict[str, str]
+    #: False: it has more tags than were asked for.
+    tags_complete: bool
+    seen: str
     origin: Origin = Origin.REGISTRY
 
 

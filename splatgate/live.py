@@ -18,7 +18,7 @@ from filelock import FileLock
 from splatgate.container import engine, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
-from splatgate.doors import JobSpec, Recorded, stop_when
+from splatgate.doors import NOT_PUSHED, JobSpec, Recorded, stop_when
 from splatgate.evidence import (
     BadInput,
     Compression,
@@ -27,11 +27,12 @@ from splatgate.evidence import (
     Image,
     Job,
     Machine,
+    Registry,
     read,
     write,
     write_bytes,
 )
-from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.outcomes import QUICK, Blocked, CannotLook, NotVerified
 
 if TYPE_CHECKING:
     from splatgate.run import Run
@@ -147,6 +148,28 @@ class Live(Recorded):
                 write(path, seen)
         return super().facts()
 
+    def registry(self) -> Registry:
+        """Ask the registry that the image was pushed to, once, or hand out its answer.
+
+        Raises:
+            NotVerified: the image names none, and none was given.
+        """
+        from splatgate.container import reference, registry
+        from splatgate.sagemaker.request import load
+
+        name = self.image().ref
+        ref = self.run.pushed or (name if reference.host(name) else None)
+        if ref is None:
+            raise NotVerified(NOT_PUSHED)
+        path = self.folder / "registry.json"
+        with self.lock("registry"):
+            if not path.exists():
+                self.say(f"registry: asking for {ref}")
+                asked = load(self.request_path).image if self.request_path else None
+                with self.run.timed("registry"):
+                    write(path, registry.look(ref, asked or None))
+        return super().registry()
+
     def backend(self) -> Any:
         """The recording testinfra backend on the container under test."""
         recording = Recording(self.folder / "container" / "commands.jsonl")
@@ -167,7 +190,7 @@ class Live(Recorded):
                 "test_image_is_for_linux_amd64", f"image is {image.os}/{image.architecture}"
             )
         if spec.trains and self.run.quick:
-            raise NotVerified("--quick: no training")
+            raise NotVerified(QUICK)
         if spec.trains and "x86_64" not in (self.header.machine.engine or ""):
             raise NotVerified("training under emulation of another processor gives no answer")
         folder = self.folder / "jobs" / key

@@ -15,9 +15,9 @@ from typing import Any
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job
+from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job, Registry
 from splatgate.facts import INSTANCE_TYPES, READ_BACK
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.subject import Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -31,6 +31,15 @@ COMPRESSES = "test_compressor_reads_the_artefact"
 def image(door: Recorded) -> Image:
     """The image under judgement."""
     return door.image()
+
+
+def pushed(door: Recorded) -> Registry:
+    """What a registry serves as the image under judgement."""
+    found = door.registry()
+    for answer in (found.image, found.request):
+        if answer and answer.error:
+            raise CannotLook(answer.error)
+    return found
 
 
 def build(door: Recorded) -> dict[str, Any]:
@@ -245,8 +254,8 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, build_log, lock, host, facts, files, sbom, instances, profile, cpu_run,
-        run_job, brief, smoke, trained, truth, stopped, resumed,
+        image, pushed, build, build_log, lock, host, facts, files, sbom, instances, profile,
+        cpu_run, run_job, brief, smoke, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, gpu_job,
     )
 }  # fmt: skip

@@ -139,7 +139,7 @@ class Distribution:
         kind = {"Content-Type": manifest.media_type}
         self._good(self._send("PUT", f"manifests/{tag}", kind, manifest.data))
 
-    def mutability(self) -> str | None:
+    def mutable(self, tag: str) -> bool | None:
         """None: the API does not say."""
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,17 +83,16 @@ class Ecr:
             except self.api.exceptions.ImageAlreadyExistsException:
                 return
 
-    def mutability(self) -> str | None:
-        """``MUTABLE``, ``IMMUTABLE``, or one of these ``_WITH_EXCLUSION``."""
+    def mutable(self, tag: str) -> bool | None:
+        """Whether a tag may be moved, by the repository's setting and its exclusions."""
         with self._answers():
-            try:
-                found = self.api.describe_repositories(
-                    registryId=self.place["registryId"],
-                    repositoryNames=[self.place["repositoryName"]],
-                )
-            except self.api.exceptions.RepositoryNotFoundException:
-                return None
-        return str(found["repositories"][0]["imageTagMutability"])
+            (found,) = self.api.describe_repositories(
+                registryId=self.place["registryId"],
+                repositoryNames=[self.place["repositoryName"]],
+            )["repositories"]
+        filters = found.get("imageTagMutabilityExclusionFilters") or ()
+        excluded = any(_matches(tag, entry["filter"]) for entry in filters)
+        return bool(found["imageTagMutability"].startswith("MUTABLE") != excluded)
 
     def pushed(self, digest: str) -> datetime | None:
         """When a manifest was pushed."""
@@ -118,3 +118,8 @@ class Ecr:
             raise RegistryError(
                 f"{self.where.repository}: {text}; check credentials (AWS_PROFILE) and permissions"
             ) from None
+
+
+def _matches(tag: str, wildcard: str) -> bool:
+    """Whether a tag fits an exclusion filter, in which ``*`` is any text."""
+    return re.fullmatch(".*".join(map(re.escape, wildcard.split("*"))), tag) is not None

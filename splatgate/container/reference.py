@@ -57,6 +57,14 @@ class Reference:
             return False
 
 
+def host(text: str) -> str | None:
+    """The registry that a name or id of an image names, or None."""
+    try:
+        return parse(text).host
+    except BadInput:
+        return None
+
+
 def parse(text: str) -> Reference:
     """Read a reference. The first part is a host where it could be no name: with a dot, a colon, or
     ``localhost``.
@@ -66,13 +74,13 @@ def parse(text: str) -> Reference:
     """
     rest, _, digest = text.partition("@")
     first, slash, after = rest.partition("/")
-    host = None
+    named = None
     if slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first):
-        host, rest = first, after
+        named, rest = first, after
     head, colon, tail = rest.rpartition(":")
     name, tag = (head, tail) if colon else (rest, None)
     for what, part, form in (
-        ("host", host, HOST),
+        ("host", named, HOST),
         ("name", name, NAME),
         ("tag", tag, TAG),
         ("digest", digest or None, DIGEST),
@@ -83,4 +91,4 @@ def parse(text: str) -> Reference:
             )
     if "@" in text and not digest:
         raise BadInput(f"image {text}: nothing after the @; give a digest, sha256:…")
-    return Reference(host, name, tag, digest or None)
+    return Reference(named, name, tag, digest or None)

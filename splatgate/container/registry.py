@@ -5,14 +5,15 @@ Any registry is asked over the distribution API, Amazon ECR through boto3.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from splatgate.container.distribution import Distribution, Manifest, RegistryError
 from splatgate.container.ecr import Ecr
-from splatgate.container.reference import HUB, Reference, parse
-from splatgate.evidence import BadInput, Child, Registry, Served
+from splatgate.container.reference import Reference, parse
+from splatgate.evidence import Answer, BadInput, Child, Registry, Served
 
 #: BuildKit's mark on a child that is no image (docs/attestations/attestation-storage.md).
 ATTESTATION = "vnd.docker.reference.type"
@@ -30,8 +31,8 @@ class Client(Protocol):
     def put(self, manifest: Manifest, tag: str) -> None:
         """Store a manifest under a tag."""
 
-    def mutability(self) -> str | None:
-        """``MUTABLE``, ``IMMUTABLE`` or one of ECR's words between; None: it does not say."""
+    def mutable(self, tag: str) -> bool | None:
+        """Whether a tag may be moved; None: it does not say."""
 
     def pushed(self, digest: str) -> datetime | None:
         """When a manifest was pushed; None: it does not say."""
@@ -43,49 +44,57 @@ def client(where: Reference) -> Client:
 
 
 def look(ref: str, requested: str | None = None) -> Registry:
-    """See what a registry serves under ``ref``, and under the reference that a request names.
+    """See what registries serve under ``ref``, and under the TrainingImage of a request.
 
-    Raises:
-        BadInput: no reference, or the registry gave no answer.
+    A registry that gives no answer is no error here: the record says so.
     """
-    where = parse(ref)
-    if where.host is None:
-        raise BadInput(f"image {ref}: names no registry; give HOST/NAME:TAG ({HUB}/NAME:TAG)")
-    asked = client(where)
-    served = serve(asked, where, ref)
-    tags, complete = asked.tags() if served else ({}, True)
-    pushed = asked.pushed(served.digest) if served else None
-    named = mutability = None
-    if requested:
-        other = parse(requested)
-        same = other.repository == where.repository
-        there = asked if same else client(other)
-        named = serve(there, other, requested)
-        mutability = there.mutability()
+    found, there = ask(ref)
+    tags: dict[str, str] = {}
+    complete = False
+    if there and found.served:
+        # A registry may serve a manifest and keep its list of tags to itself.
+        with suppress(RegistryError):
+            tags, complete = there.tags()
     return Registry(
-        ref=ref,
-        served=served,
+        image=found,
+        request=ask(requested)[0] if requested else None,
         tags=tags,
         tags_complete=complete,
-        mutability=asked.mutability() if served else None,
-        pushed=pushed.isoformat() if pushed else None,
         seen=datetime.now(UTC).isoformat(timespec="seconds"),
-        requested=requested,
-        requested_served=named,
-        requested_mutability=mutability,
     )
 
 
-def serve(asked: Client, where: Reference, ref: str) -> Served | None:
+def ask(ref: str) -> tuple[Answer, Client | None]:
+    """What a registry serves under a reference, and the way to ask it for more."""
+    try:
+        where = parse(ref)
+        if where.host is None:
+            raise RegistryError(f"image {ref}: names no registry; give HOST/NAME:TAG")
+        there = client(where)
+        served = serve(there, where, ref)
+        if served is None:
+            return Answer(ref), there
+        pushed = there.pushed(served.digest)
+        return Answer(
+            ref=ref,
+            served=served,
+            mutable=False if where.digest else there.mutable(where.manifest),
+            pushed=pushed.isoformat() if pushed else None,
+        ), there
+    except BadInput as error:
+        return Answer(ref, error=str(error)), None
+
+
+def serve(there: Client, where: Reference, ref: str) -> Served | None:
     """What a repository serves under a reference, the images of an index included."""
-    manifest = asked.manifest(where.manifest)
+    manifest = there.manifest(where.manifest)
     if manifest is None:
         return None
     children = []
     for entry in manifest.document.get("manifests") or ():
         platform = entry.get("platform") or {}
         attests = (entry.get("annotations") or {}).get(ATTESTATION)
-        child = None if attests else asked.manifest(str(entry.get("digest")))
+        child = None if attests else there.manifest(str(entry.get("digest")))
         children.append(
             Child(
                 digest=str(entry.get("digest")),
@@ -114,15 +123,15 @@ def promote(ref: str, digest: str, tag: str) -> Served:
         BadInput: it is not there, the registry refuses the tag, or serves something else under it.
     """
     where = parse(ref)
-    asked = client(where)
-    manifest = asked.manifest(digest)
+    there = client(where)
+    manifest = there.manifest(digest)
     if manifest is None:
         raise RegistryError(
             f"{where.repository}: no manifest {digest}; push the image that was judged"
         )
-    asked.put(manifest, tag)
+    there.put(manifest, tag)
     to = f"{where.repository}:{tag}"
-    served = serve(asked, replace(where, tag=tag, digest=None), to)
+    served = serve(there, replace(where, tag=tag, digest=None), to)
     if served is None or served.digest != digest:
         found = served.digest if served else "nothing"
         raise RegistryError(

@@ -99,12 +99,15 @@ def test_a_tag_is_resolved_to_manifest_and_image(host):
     manifest, image_id = there.image("v1")
     there.image("v0", author="before")
     seen = registry.look(f"{there.ref}:v1")
-    assert seen.served.digest == manifest["digest"]
-    assert (seen.served.image_id, seen.served.media_type) == (image_id, SCHEMA2)
-    assert seen.served.bytes == len(b"layer")
+    served = seen.image.served
+    assert served.digest == manifest["digest"]
+    assert (served.image_id, served.media_type) == (image_id, SCHEMA2)
+    assert served.bytes == len(b"layer")
     assert seen.tags["v1"] == manifest["digest"] != seen.tags["v0"]
     assert seen.tags_complete
-    assert registry.look(f"{there.ref}@{manifest['digest']}").served.digest == manifest["digest"]
+    assert (
+        registry.look(f"{there.ref}@{manifest['digest']}").image.served.digest == manifest["digest"]
+    )
 
 
 def test_an_index_shows_its_images_and_its_attestation(host):
@@ -124,7 +127,7 @@ def test_an_index_shows_its_images_and_its_attestation(host):
         ],
     }
     there.manifest(index, "v1")
-    served = registry.look(f"{there.ref}:v1").served
+    served = registry.look(f"{there.ref}:v1").image.served
     assert served.media_type == INDEXES[0]
     assert served.image_id is None
     assert [(c.platform, c.attests, c.image_id) for c in served.children] == [
@@ -136,11 +139,11 @@ def test_an_index_shows_its_images_and_its_attestation(host):
 def test_what_is_not_there_is_told_as_missing(host):
     there = registries.Repository(host, "few")
     there.image("v1")
-    assert registry.look(f"{there.ref}:v2").served is None
-    assert registry.look(f"{host}/none:v1").served is None
+    assert registry.look(f"{there.ref}:v2").image.served is None
+    assert registry.look(f"{host}/none:v1").image.served is None
     seen = registry.look(f"{there.ref}:v1", requested=f"{there.ref}:latest")
-    assert seen.served is not None
-    assert seen.requested_served is None
+    assert seen.image.served is not None
+    assert seen.request.served is None
 
 
 def test_promotion_moves_no_byte(host):
@@ -148,7 +151,7 @@ def test_promotion_moves_no_byte(host):
     manifest, image_id = there.image("staged")
     served = registry.promote(f"{there.ref}:staged", manifest["digest"], "v1")
     assert (served.digest, served.image_id) == (manifest["digest"], image_id)
-    assert registry.look(f"{there.ref}:v1").served == served
+    assert registry.look(f"{there.ref}:v1").image.served == served
     with pytest.raises(RegistryError, match="no manifest"):
         registry.promote(f"{there.ref}:staged", DIGEST, "v2")
 
@@ -164,8 +167,8 @@ def test_tags_are_asked_for_up_to_a_bound(host, monkeypatch, n):
 
 
 def test_who_does_not_answer_is_named(unused_port):
-    with pytest.raises(RegistryError, match=rf"127.0.0.1:{unused_port}: does not answer"):
-        registry.look(f"127.0.0.1:{unused_port}/a:v1")
+    seen = registry.look(f"127.0.0.1:{unused_port}/a:v1")
+    assert f"127.0.0.1:{unused_port}: does not answer" in seen.image.error
 
 
 @pytest.fixture
@@ -238,8 +241,7 @@ def test_dockers_own_login_opens_a_guarded_registry(guarded, monkeypatch, tmp_pa
 def test_without_a_login_the_way_to_one_is_told(guarded, monkeypatch, tmp_path):
     host = f"127.0.0.1:{guarded.server_port}"
     login(monkeypatch, tmp_path, "elsewhere.example", "dXNlcjp3b3Jk")
-    with pytest.raises(RegistryError, match=f"docker login {host}"):
-        registry.look(f"{host}/a:v1")
+    assert f"docker login {host}" in registry.look(f"{host}/a:v1").image.error
 
 
 def test_a_manifest_that_is_another_is_refused():
@@ -279,12 +281,12 @@ def test_ecr_is_asked_for_manifest_tags_age_and_mutability(ecr):
     manifest = manifest_of()
     Ecr(parse(f"{ECR}/trainer:v1")).put(manifest, "v1")
     seen = registry.look(f"{ECR}/trainer:v1", requested=f"{ECR}/trainer:latest")
-    assert (seen.served.digest, seen.served.image_id) == (manifest.digest, DIGEST)
+    assert (seen.image.served.digest, seen.image.served.image_id) == (manifest.digest, DIGEST)
     assert seen.tags == {"v1": manifest.digest}
-    assert seen.mutability == seen.requested_mutability == "MUTABLE"
-    assert seen.pushed
-    assert seen.requested_served is None
-    assert registry.look(f"{ECR}/none:v1").served is None
+    assert seen.image.mutable is True
+    assert seen.image.pushed
+    assert seen.request.served is None
+    assert registry.look(f"{ECR}/none:v1").image.served is None
 
 
 def test_ecr_promotes_the_bytes_and_twice_is_no_error(ecr):
@@ -302,8 +304,30 @@ def test_ecr_refuses_to_move_a_tag_that_stays(ecr):
     there = Ecr(parse(f"{ECR}/trainer"))
     there.put(manifest_of(), "v1")
     there.put(manifest_of("sha256:" + 64 * "b"), "v2")
+    assert registry.look(f"{ECR}/trainer:v1").image.mutable is False
     with pytest.raises(RegistryError, match="v1"):
         registry.promote(f"{ECR}/trainer", manifest_of("sha256:" + 64 * "b").digest, "v1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "filters", "mutable"),
+    [
+        ("MUTABLE", [], True),
+        ("IMMUTABLE_WITH_EXCLUSION", ["latest"], True),
+        ("IMMUTABLE_WITH_EXCLUSION", ["dev*"], False),
+        ("MUTABLE_WITH_EXCLUSION", ["*est"], False),
+    ],
+)
+def test_exclusions_decide_which_tags_move(ecr, setting, filters, mutable):
+    there = Ecr(parse(f"{ECR}/trainer"))
+    shown = {
+        "imageTagMutability": setting,
+        "imageTagMutabilityExclusionFilters": [
+            {"filterType": "WILDCARD", "filter": text} for text in filters
+        ],
+    }
+    there.api.describe_repositories = lambda **asked: {"repositories": [shown]}
+    assert there.mutable("latest") is mutable
 
 
 def test_ecr_gives_a_login_for_docker(ecr):
@@ -315,6 +339,6 @@ def test_aws_that_refuses_is_told_in_one_line(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(RegistryError, match="AWS_PROFILE") as refused:
-        registry.look(f"{ECR}/trainer:v1")
-    assert "\n" not in str(refused.value)
+    error = registry.look(f"{ECR}/trainer:v1").image.error
+    assert "AWS_PROFILE" in error
+    assert "\n" not in error
