@@ -12,16 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from splatgate import checklist as checklists
-from splatgate.checklist import LANES, Checklist
 from splatgate.container.distribution import Manifest
-from splatgate.container.reference import Reference
-from splatgate.evidence import BadInput, to_json, write_bytes
+from splatgate.container.reference import Reference, parse
+from splatgate.evidence import BadInput, Registry, to_json, write_bytes
 from splatgate.record import Check, ImageFacts
 from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.signoff import attest, decide, intake, outputs, policy
 from splatgate.signoff.decide import Override, Past, Signoff
 from splatgate.signoff.intake import Refusal, Taken
-from splatgate.signoff.measures import measure, merge
+from splatgate.signoff.measures import legible, measure, merge
 from splatgate.signoff.promote import NotPromoted, promote, same_image, staged
 from splatgate.signoff.store import Store
 from splatgate.verdict import CONFORMANT, EXIT_FAILED, EXIT_NO_JUDGEMENT, EXIT_OK
@@ -124,9 +123,8 @@ def judge(
         if {refusal.code for refusal in found} <= {"supporting-only"}:
             taken.append(one)
     refused += intake.expired(named, options.policies)
-    digest = _digest(taken, where)
-    ref = f"{where[0].repository}@{where[1].digest}" if where else image.ref or "REF"
-    lines = decide.lines(decide.merge(taken, catalogue(checklist)), named, checklist)
+    ref, digest = _staged(taken, where, image)
+    lines = decide.lines(decide.merge(taken, catalogue()), named, checklist)
     measured = merge([measure(t.folder) for t in taken if t.folder])
     gaps = decide.missing(lines, checklist, ref, named.policy.gpu)
     today = datetime.now(UTC)
@@ -170,14 +168,26 @@ def judge(
     return signoff, taken, where
 
 
-def _digest(taken: Sequence[Taken], where: tuple[Reference, Manifest] | None) -> str | None:
-    """The manifest that the records speak of; None where they were made before a push."""
+def _staged(
+    taken: Sequence[Taken], where: tuple[Reference, Manifest] | None, image: ImageFacts
+) -> tuple[str, str | None]:
+    """The image's reference and manifest: as given, as a registry served it to a record, or as the
+    engine knew it; the manifest is None where the records were made before a push.
+    """
     if where:
-        return where[1].digest
-    named = {t.record.image.manifest_digest for t in taken if t.record.image.manifest_digest}
+        return f"{where[0].repository}@{where[1].digest}", where[1].digest
+    seen = [legible(t.folder / "registry.json", Registry) for t in taken if t.folder]
+    served = [(r.image.served, r.image.ref) for r in seen if r]
+    named = {s.digest: ref for s, ref in served if s and s.image_id == image.image_id}
+    if not named:
+        known = {t.record.image.manifest_digest: t.record.image.ref for t in taken}
+        named = {digest: ref or "REF" for digest, ref in known.items() if digest}
     if len(named) > 1:
         raise BadInput(f"the records name {len(named)} manifests; say which: --image REPO@sha256:…")
-    return next(iter(named), None)
+    for digest, ref in named.items():
+        parsed = parse(ref)
+        return f"{parsed.repository}@{digest}" if parsed.host else ref, digest
+    return image.ref or "REF", None
 
 
 def _past(signoff: Signoff) -> Past:
@@ -211,20 +221,11 @@ def release(
     return replace(signoff, released=released, override=override, manifest_digest=released.digest)
 
 
-def catalogue(checklist: Checklist) -> list[Check]:
+def catalogue() -> list[Check]:
     """Every check there is, as one that nobody ran: what a record leaves out is not verified."""
-    from splatgate.proof.mutants import cases
+    from splatgate.proof.cases import JUDGED, cases
 
-    found = []
-    for case in cases(*LANES[:3]):
-        own = getattr(case.function, "pytestmark", [])
-        of_file = case.function.__globals__.get("pytestmark", [])
-        marks = [*own, *(of_file if isinstance(of_file, list) else [of_file])]
-        names = [m.name for m in marks]
-        item = next(checklist.by_marker[n] for n in names if n in checklist.by_marker)
-        level = "should" if "should" in names else "must"
-        found.append(replace(case.check, item=item.id, level=level, reason="not run"))
-    return found
+    return [replace(case.check, reason="not run") for case in cases(*JUDGED)]
 
 
 def sign(argv: Sequence[str]) -> int:

@@ -7,7 +7,6 @@ names more than was judged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,7 +67,6 @@ def promote(
     if reason := same_image(manifest, image_id):
         raise NotPromoted(f"{where.repository}@{manifest.digest}: {reason}")
     asked, before = registry.client(where), {}
-    mutability = asked.mutability()
     for tag in tags:
         if not TAG.fullmatch(tag):
             raise NotPromoted(f"{tag!r} is no tag")
@@ -79,7 +77,7 @@ def promote(
         taken = f"{where.repository}:{tag} names {named.digest} already"
         if tag != MOVES:
             raise NotPromoted(f"{taken}; a release tag never moves: choose another")
-        if mutability and re.fullmatch("IMMUTABLE", mutability):
+        if asked.mutable(tag) is False:
             how = "exclude it (imageTagMutabilityExclusionFilters), or promote no latest"
             raise NotPromoted(f"{taken}, and the repository's tags are immutable; {how}")
     for tag in tags:

@@ -27,7 +27,9 @@ def judged(out):
         capture_output=True,
         check=False,
     )
-    shutil.copytree(GOOD, out / "evidence", ignore=shutil.ignore_patterns("record.json"))
+    shutil.copytree(
+        GOOD, out / "evidence", ignore=shutil.ignore_patterns("record.json", "registry.json")
+    )
     record = read(out / "record.json", Record)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     clean = replace(record.suite, dirty=False, commit="c" * 40)
@@ -76,12 +78,12 @@ def policies(path, record, **fields):
     return path
 
 
-def gate(tmp_path, capsys, *arguments):
+def gate(tmp_path, capsys, *arguments, store=None):
     """Run the verb; its exit status, its JSON and its words."""
     status = cli.main(
         [
             *map(str, arguments),
-            *("--out", str(tmp_path / "gate"), "--store", str(tmp_path / "store")),
+            *("--out", str(tmp_path / "gate"), "--store", store or str(tmp_path / "store")),
             *("--no-pictures", "--json"),
         ]
     )
