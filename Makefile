@@ -4,8 +4,10 @@ TOX := .tox/bootstrap/bin/tox
 RUN := $(TOX) run -q -e
 IMAGE ?=
 ARGS ?=
+RECORDS ?= build
+POLICY ?= staging
 
-.PHONY: help image test-image test-gpu test-host test faults lint replay stop-engine bench clean
+.PHONY: help image test-image test-gpu test-host test faults lint replay stop-engine bench push gate clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +26,12 @@ faults: $(TOX)  ## prove that the judge can say no
 
 replay: $(TOX)  ## judge the recorded evidence again, with no engine
 	@$(RUN) suite -- judge --evidence tests/evidence/good --out build/replay $(ARGS)
+
+push: $(TOX)  ## push the image to a staging repository: make push TO=HOST/NAME
+	@$(RUN) suite -- push --to '$(TO)' $(if $(IMAGE),--image $(IMAGE)) $(ARGS)
+
+gate: $(TOX)  ## decide on the records of build/ under POLICY (staging), and promote with ARGS
+	@$(RUN) suite -- gate $(RECORDS) --policy $(POLICY) $(ARGS)
 
 stop-engine: $(TOX)  ## stop the engine that make started, if it did
 	@$(RUN) suite -- stop-engine

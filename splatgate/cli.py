@@ -28,6 +28,10 @@ VERBS = {
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
     "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
+    "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
+    "gate": ("splatgate.signoff.cli:main", "merge records, decide under a policy, promote"),
+    "sign": ("splatgate.signoff.cli:sign", "sign a run record with a key"),
+    "verify": ("splatgate.signoff.cli:verify", "verify the signed sign-off of a digest"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }

@@ -7,6 +7,7 @@ with what its own requirements bring.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Generator
@@ -23,7 +24,7 @@ from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import BadInput, Header, Origin, read, write
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
-from splatgate.record import Check, Record, State
+from splatgate.record import Check, Record, State, fingerprint, sealed
 from splatgate.run import ROOT, Run
 
 CHECK = pytest.StashKey[Check]()
@@ -209,10 +210,14 @@ class Judge:
             run=self.run.id,
             door=self.run.door,
             interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
+            created=seen.created,
+            evidence_folder=os.path.relpath(seen.folder, self.run.out),
+            evidence=fingerprint(seen.folder),
         )
         if self.before is not None:
             compared = baseline.compare(self.before, self.record)
             self.record = replace(self.record, baseline=compared)
+        self.record = sealed(self.record)
         write(self.run.out / "record.json", self.record)
         summary.write(terminalreporter, self.record, self.checklist, self.run.out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -29,6 +30,9 @@ class Seen:
     jobs: tuple[JobFacts, ...]
     timings: dict[str, float]
     leftovers: Leftovers
+    #: When the evidence was collected, and where it lies now.
+    created: str
+    folder: Path
 
 
 def close(run: Run) -> Seen:
@@ -53,6 +57,7 @@ def close(run: Run) -> Seen:
         target = run.out / "evidence"
         shutil.rmtree(target, ignore_errors=True)
         run.folder.rename(target)
+        seen = replace(seen, folder=target)
     run.discard()
     if (parent := run.folder.parent).name == "runs" and not any(parent.iterdir()):
         parent.rmdir()
@@ -81,9 +86,9 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
     """
     folder = run.folder
     image = ImageFacts(ref=run.image)
-    machine = Machine()
+    machine, created = Machine(), ""
     if header := _legible(folder / "evidence.json", Header):
-        machine = header.machine
+        machine, created = header.machine, header.created
     if found := _legible(folder / "image.json", Image):
         image = ImageFacts(
             ref=found.ref,
@@ -117,6 +122,8 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
         ),
         timings=timings,
         leftovers=replace(leftovers, files=tuple(partial)),
+        created=created,
+        folder=folder,
     )
 
 
@@ -130,6 +137,7 @@ def suite(checklist_sha256: str) -> Suite:
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
+    policy = ROOT / "policy.toml"
     status = git("status", "--porcelain") if shutil.which("git") else None
     try:
         version = metadata.version("splatgate")
@@ -140,6 +148,7 @@ def suite(checklist_sha256: str) -> Suite:
         commit=git("rev-parse", "HEAD") if shutil.which("git") else None,
         dirty=None if status is None else bool(status),
         checklist_sha256=checklist_sha256,
+        policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
     )
 
 
