@@ -18,7 +18,7 @@ from filelock import FileLock
 from splatgate.container import engine, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
-from splatgate.doors import JobSpec, Recorded, stop_when
+from splatgate.doors import REQUEST, JobSpec, Recorded, stop_when
 from splatgate.evidence import (
     BadInput,
     Compression,
@@ -67,6 +67,8 @@ class Live(Recorded):
         (self.folder / "engine").touch()
         if self.run.subject:
             shutil.copyfile(self.run.subject, self.folder / "subject.toml")
+        if self.run.request:
+            shutil.copyfile(self.run.request, self.folder / REQUEST)
         self._copy_build(image)
         write(
             self.folder / "evidence.json",
@@ -159,6 +161,7 @@ class Live(Recorded):
             NotVerified: training was left out, or would run under emulation.
         """
         from splatgate.sagemaker.host import TrainingHost
+        from splatgate.sagemaker.instances import Assumptions
 
         key = self.job_key(spec)
         image = self.image()
@@ -174,7 +177,12 @@ class Live(Recorded):
         earlier = self.job_folder(self.job(spec.resumes)) if spec.resumes else None
         with self.lock(f"jobs.{key}"):
             if not (folder / "job.json").exists():
-                host = TrainingHost(self.client, labels=self.run.labels, say=self.say)
+                host = TrainingHost(
+                    self.client,
+                    labels=self.run.labels,
+                    say=self.say,
+                    assumed=Assumptions(empty_hyperparameters_file=not spec.no_file),
+                )
                 with self.run.timed(f"job {spec.name}"):
                     host.run(
                         image.image_id,
@@ -182,7 +190,7 @@ class Live(Recorded):
                         {"training": self.channel(spec)},
                         folder,
                         key=key,
-                        stop_when=stop_when(spec.stop_on),
+                        stop_when=stop_when(spec.stop_on, spec.stop_at),
                         deadline=spec.deadline,
                         checkpoints=earlier / "checkpoints" if earlier else None,
                         keep={"checkpoints"} if spec.stop_on else (),
@@ -209,8 +217,10 @@ class Live(Recorded):
         """What the training channel of a job holds."""
         if spec.data == "scene":
             return self.scene_path
+        from splatgate.scene import variants
+
         folder = self.folder / "channels" / spec.data
-        folder.mkdir(parents=True, exist_ok=True)
-        if spec.data == "no-photos":
-            shutil.copytree(self.scene_path / "sparse", folder / "sparse", dirs_exist_ok=True)
+        with self.lock(f"channels.{spec.data}"):
+            if not folder.exists():
+                variants.make(self.scene_path, spec.data, folder)
         return folder
