@@ -222,8 +222,8 @@ class Recorded:
         return subject.parse(text, "subject profile")
 
     def _profile_text(self) -> str | None:
-        given = self.folder / "subject.toml"
-        return given.read_text() if given.exists() else self.facts().subject
+        given = self.file("subject.toml")
+        return given.read_text() if given else self.facts().subject
 
     def request(self, spec: JobSpec) -> Any:
         """The CreateTrainingJob request of ``spec``, over the one given with --request."""

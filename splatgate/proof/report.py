@@ -89,8 +89,16 @@ def weigh(name: str, fault: Fault, record: Record, good: Record) -> Outcome:
     )
 
 
-def disturbed(record: Record, good: Record) -> tuple[str, ...]:
-    """Checks that a control changed; what ``--quick`` leaves out gave no answer."""
+def disturbed(record: Record, good: Record, stranger: bool = False) -> tuple[str, ...]:
+    """Checks that a control changed; what ``--quick`` leaves out gave no answer. Of a stranger,
+    which has a profile of its own, those that fail or end in an error.
+    """
+    if stranger:
+        return tuple(
+            f"{c.node}: {c.state} {c.reason}"
+            for c in record.checks
+            if c.error or c.state == State.FAILED
+        )
     before = {c.node: c.state for c in good.checks if c.reason != QUICK}
     return tuple(
         f"{c.node}: {before.get(c.node, State.NOT_VERIFIED)} → {c.state} {c.reason}"

@@ -20,7 +20,11 @@ from splatgate.sagemaker.result import values
 from splatgate.scene.splats import check_layout, check_logits
 
 #: What a model must be before its quality says anything.
-SOUND = ("test_splats_lie_where_the_scene_is", "test_no_other_reading_of_the_ply_fits_better")
+SOUND = (
+    "test_ply_holds_logits_and_log_scales",
+    "test_splats_lie_where_the_scene_is",
+    "test_no_other_reading_of_the_ply_fits_better",
+)
 
 
 @pytest.mark.production_ply

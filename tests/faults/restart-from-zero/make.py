@@ -5,7 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-(stopped,), (path,) = (Path(sys.argv[1]).glob(f"jobs/{n}-*/job.json") for n in ("stop", "resumed"))
+(stopped,), (path,) = (
+    Path(sys.argv[1]).glob(f"jobs/{n}-????????/job.json") for n in ("stop", "resumed")
+)
 job = msgspec.json.decode(path.read_bytes())
 job["log"] = msgspec.json.decode(stopped.read_bytes())["log"]
 path.write_bytes(msgspec.json.encode(job))
