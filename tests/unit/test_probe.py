@@ -196,6 +196,24 @@ def test_the_probe_answers_in_the_shape_of_facts(tmp_path):
     assert facts.other_machines == {}
 
 
+def test_any_python_from_3_8_on_reads_the_probe():
+    ast.parse(probe.text(), feature_version=(3, 8))
+
+
+def test_a_folder_twice_on_the_path_is_one_install(tmp_path, monkeypatch):
+    for folder, versions in {"one": ["1.0"], "two": ["1.0", "2.0"]}.items():
+        for version in versions:
+            info = tmp_path / folder / f"thing-{version}.dist-info"
+            info.mkdir(parents=True)
+            (info / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n"
+            )
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / n) for n in ("one", "one", "link", "two")])
+    found = [(d["version"], Path(d["folder"]).name) for d in main.distributions()]
+    assert found == [("1.0", "one"), ("1.0", "two"), ("2.0", "two")]
+
+
 def test_a_crash_of_one_import_leaves_the_rest(tmp_path):
     (tmp_path / "bad.py").write_text("import os\nos.abort()\n")
     modules, path = {"bad": [], "json": ["loads"]}, [str(tmp_path)]

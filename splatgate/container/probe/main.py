@@ -108,16 +108,19 @@ def distributions():
     """Every installed distribution of this interpreter, and in which folder."""
     if metadata is None:
         return []
-    found = []
+    found, seen = [], set()
     for dist in metadata.distributions():
         name = dist.metadata["Name"]
-        if name:
+        # A folder that stands twice on sys.path, or by a link, is one.
+        place = os.path.realpath(str(getattr(dist, "_path", dist.locate_file(name or ""))))
+        if name and place not in seen:
+            seen.add(place)
             found.append(
                 {
                     "name": name,
                     "version": dist.version or "",
                     "requires": list(dist.requires or ()),
-                    "folder": str(dist.locate_file("")),
+                    "folder": os.path.realpath(str(dist.locate_file(""))),
                 }
             )
     return sorted(found, key=lambda d: (d["name"], d["folder"], d["version"]))
