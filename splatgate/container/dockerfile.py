@@ -99,7 +99,10 @@ def command(text: str) -> Iterator[tuple[str, str]]:
         rest = call["rest"]
         if loose := _UNQUOTED.search(_QUOTED.sub(" ", rest)):
             word = loose["word"].strip()
-            yield "SC2102", f"unquoted {word}: the shell redirects to a file, any version installs"
+            yield (
+                "unquoted-constraint",
+                f"{word}: the shell redirects to a file, any version installs",
+            )
         unpinned = [word for word in packages(rest) if not re.search(r"===?\S|@|^[./]|\$", word)]
         if unpinned and "--require-hashes" not in rest:
             yield "DL3013", f"pip install of no one version: {', '.join(unpinned)}"

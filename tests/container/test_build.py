@@ -72,8 +72,8 @@ def test_instructions_do_what_they_say(recipe):
 
     An unquoted `numpy>=2.0` installs any version and writes a file; `pip install torch` installs
     another one each month (contract 6.1, trap 33); a comment after ENV becomes its value.
-    Source: hadolint DL3013, SC2102; Dockerfile reference, "ENV". A line is waived by
-    `# hadolint ignore=RULE` before it.
+    Source: hadolint DL3013; pip documentation, "Requirement Specifiers"; Dockerfile reference,
+    "ENV". A line is waived by `# hadolint ignore=RULE` before it.
     """
     found = [f for f in dockerfile.judge(recipe) if f.rule != PLATFORM_RULE]
     assert not found, "; ".join(f"{f.rule} {f.reason} ({f.text})" for f in found)

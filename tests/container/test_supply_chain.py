@@ -101,7 +101,8 @@ def test_history_installs_one_version_of_each_package(image):
     """No command of the image's history installs whatever version there is.
 
     `pip install torch` moved from driver 525 to 580 at one release: the same Dockerfile makes an
-    image that no host can run (contract 6.1, trap 33; K11). Source: hadolint DL3013, SC2102.
+    image that no host can run (contract 6.1, trap 33; K11). Source: hadolint DL3013; pip
+    documentation, "Requirement Specifiers".
     """
     found = [
         reason

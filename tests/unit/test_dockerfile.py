@@ -11,7 +11,7 @@ from splatgate.run import ROOT
 @pytest.mark.parametrize(
     ("command", "rules"),
     [
-        ("pip install numpy>=2.0", ["SC2102", "DL3013"]),
+        ("pip install numpy>=2.0", ["unquoted-constraint", "DL3013"]),
         ("pip install 'numpy>=2.0'", ["DL3013"]),
         ("python3 -m pip install nerfstudio", ["DL3013"]),
         ("pip install torch torchvision --index-url https://x/whl/cu118", ["DL3013"]),
