@@ -15,6 +15,7 @@ from pathlib import Path
 from splatgate.checklist import LANES
 from splatgate.container import cuda
 from splatgate.container.engine import EngineError
+from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, GIVEN, ROOT, built_image
@@ -82,6 +83,9 @@ def judge(argv: Sequence[str]) -> int:
     door = parser.add_mutually_exclusive_group()
     door.add_argument("--image", metavar="REF", help="default: the image that `make image` built")
     door.add_argument("--evidence", metavar="DIR", help="judge this recorded evidence")
+    parser.add_argument(
+        "--pushed", metavar="REF", help="where in a registry a local image was pushed to"
+    )
     parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
     parser.add_argument(
         "--instance-type",
@@ -102,6 +106,8 @@ def judge(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="the run record on standard output")
     options = parser.parse_args(argv)
 
+    if options.pushed and not parse(options.pushed).host:
+        raise BadInput(f"--pushed {options.pushed}: names no registry; give HOST/NAME:TAG")
     for name in options.instance_type:
         cuda.target(name)
     for name in GIVEN.values():
@@ -123,9 +129,16 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    for name in ("image", "evidence", "scene", "request", *(n[2:] for n in GIVEN.values())):
+    for name in (
+        "image",
+        "pushed",
+        "evidence",
+        "scene",
+        "request",
+        *(n[2:] for n in GIVEN.values()),
+    ):
         if (value := getattr(options, name.replace("-", "_"))) is not None:
-            is_path = name != "image"
+            is_path = name not in ("image", "pushed")
             command.append(f"--{name}={Path(value).resolve() if is_path else value}")
     command += [f"--instance-type={name}" for name in options.instance_type]
     command += ["--quick"] if options.quick else []

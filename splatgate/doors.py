@@ -25,11 +25,16 @@ from splatgate.evidence import (
     Image,
     Job,
     LayerFiles,
+    Registry,
     read,
 )
 from splatgate.outcomes import NotVerified
 
 T = TypeVar("T")
+NOT_PUSHED = (
+    "no registry was asked: push the image, and judge it by its name there (--image HOST/NAME:TAG) "
+    "or say where it is (--pushed HOST/NAME:TAG)"
+)
 #: Which matching line of the log stops a job.
 STOP_AT = 3
 
@@ -112,6 +117,17 @@ class Recorded:
     def build(self) -> dict[str, Any]:
         """The build record (``splatgate/build/1``) of the image."""
         return self._record("build.json", dict)
+
+    def registry(self) -> Registry:
+        """What a registry serves.
+
+        Raises:
+            NotVerified: none was asked.
+        """
+        try:
+            return self._record("registry.json", Registry)
+        except NotRecorded:
+            raise NotVerified(NOT_PUSHED) from None
 
     def sbom(self) -> dict[str, Any]:
         """What is installed, as CycloneDX."""

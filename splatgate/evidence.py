@@ -6,6 +6,7 @@ these records; checks read them. A folder of evidence holds::
 
     evidence.json              schema, image id, run, machine, scene
     image.json                 Image
+    registry.json              Registry, what a registry serves, when the image was pushed
     layers.json                LayerFiles, one for each layer
     Dockerfile                 what the image was made from, where it is at hand
     build.json  build.log      the build record and its log, when the image was built here
@@ -86,6 +87,66 @@ class Image:
     #: Digests of the layers with content, from the base up (RootFS).
     digests: tuple[str, ...] = ()
     origin: Origin = Origin.IMAGE
+
+
+@dataclass(frozen=True)
+class Child:
+    """One manifest that an index names."""
+
+    digest: str
+    media_type: str
+    #: ``linux/amd64``; ``unknown/unknown`` for what is no image.
+    platform: str
+    #: BuildKit's word for what it is, where it is no image: ``attestation-manifest``.
+    attests: str | None = None
+    #: Digest of its configuration, where it is an image.
+    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a registry serves under a reference."""
+
+    ref: str
+    #: sha256 of the manifest's bytes.
+    digest: str
+    media_type: str
+    #: Digest of the configuration that the manifest names; an index names none.
+    image_id: str | None
+    #: All layers together, compressed.
+    bytes: int = 0
+    children: tuple[Child, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a registry answered about one reference."""
+
+    ref: str
+    #: None: it has no such manifest.
+    served: Served | None = None
+    #: False: the registry says that the tag stays; None: it does not say.
+    mutable: bool | None = None
+    #: When the manifest was pushed; None: the registry does not say.
+    pushed: str | None = None
+    #: Why the registry could not be asked; then nothing else is known.
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What registries answered about the image under judgement."""
+
+    #: About the reference that was given for it.
+    image: Answer
+    #: About TrainingImage, where a request was given.
+    request: Answer | None
+    #: Digest of each tag of the image's repository.
+    tags: dict[str, str]
+    #: False: it has more tags than were asked for.
+    tags_complete: bool
+    seen: str
+    origin: Origin = Origin.REGISTRY
 
 
 @dataclass(frozen=True)

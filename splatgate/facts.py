@@ -87,6 +87,19 @@ LAYER_BUDGET = 100
 #: A package manager's cache below this is its empty skeleton, not worth a finding (bytes).
 CACHE_BUDGET = 10**7
 
+#: Media types of one image's manifest. SageMaker is known to run the first; of the second is known
+#: only that hosting refuses it, so that one in OCI's form should be proved by a job (contract
+#: section 4). Anything else is a list of images, or no image.
+MANIFESTS = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+)
+#: Tags that by their name move on with the next build.
+MOVING_TAGS = (
+    r"latest|main|master|trunk|head|edge|nightly|dev(el(op)?)?|stag(e|ing)|test|stable|current|"
+    r"prod(uction)?|release"
+)
+
 #: Prefix of the OCI schema's labels, and every name that it defines (image-spec, annotations.md).
 OCI = "org.opencontainers.image."
 OCI_LABELS = {

@@ -20,7 +20,7 @@ from splatgate import subject
 from splatgate.container import engine, layers, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
-from splatgate.doors import JobSpec, Recorded, stop_when
+from splatgate.doors import NOT_PUSHED, JobSpec, Recorded, stop_when
 from splatgate.evidence import (
     BadInput,
     Command,
@@ -31,6 +31,7 @@ from splatgate.evidence import (
     Job,
     LayerFiles,
     Machine,
+    Registry,
     read,
     write,
     write_bytes,
@@ -165,6 +166,28 @@ class Live(Recorded):
                 write(self.folder / "sbom.cdx.json", sbom.cyclonedx(self.image(), seen))
                 write(path, seen)
         return super().facts()
+
+    def registry(self) -> Registry:
+        """Ask the registry that the image was pushed to, once, or hand out its answer.
+
+        Raises:
+            NotVerified: the image names none, and none was given.
+        """
+        from splatgate.container import reference, registry
+        from splatgate.sagemaker.request import load
+
+        name = self.image().ref
+        ref = self.run.pushed or (name if reference.host(name) else None)
+        if ref is None:
+            raise NotVerified(NOT_PUSHED)
+        path = self.folder / "registry.json"
+        with self.lock("registry"):
+            if not path.exists():
+                self.say(f"registry: asking for {ref}")
+                asked = load(self.request_path).image if self.request_path else None
+                with self.run.timed("registry"):
+                    write(path, registry.look(ref, asked or None))
+        return super().registry()
 
     def layers(self) -> tuple[LayerFiles, ...]:
         """Look into each layer of the image, or hand out what is known of it.

@@ -16,9 +16,19 @@ from splatgate.container import cleanlog, cuda, dockerfile
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import BadInput, Command, Compression, Facts, Files, Image, Job, LayerFiles
+from splatgate.evidence import (
+    BadInput,
+    Command,
+    Compression,
+    Facts,
+    Files,
+    Image,
+    Job,
+    LayerFiles,
+    Registry,
+)
 from splatgate.facts import READ_BACK
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.subject import Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -32,6 +42,14 @@ COMPRESSES = "test_compressor_reads_the_artefact"
 def image(door: Recorded) -> Image:
     """The image under judgement."""
     return door.image()
+
+
+def pushed(door: Recorded) -> Registry:
+    """What a registry serves as the image under judgement."""
+    found = door.registry()
+    if found.image.error:
+        raise CannotLook(found.image.error)
+    return found
 
 
 def build(door: Recorded) -> dict[str, Any]:
@@ -283,7 +301,7 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
+        image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
         instances, request_given, profile, cpu_run,
         run_job, brief, smoke, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, gpu_job,

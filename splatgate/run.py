@@ -39,6 +39,8 @@ class Run:
     #: Evidence of this run: collected here when live, the given folder when recorded.
     folder: Path
     image: str | None
+    #: Where a local image was pushed to.
+    pushed: str | None
     subject: Path | None
     scene: Path
     request: Path | None
@@ -71,6 +73,7 @@ class Run:
             door="recorded" if recorded else "process" if option("--process") else "live",
             folder=recorded or out / "runs" / identity,
             image=option("--image") or built_image(),
+            pushed=option("--pushed"),
             subject=path("--subject"),
             scene=path("--scene") or DEFAULT_SCENE,
             request=path("--request"),

@@ -31,7 +31,7 @@ def test_torch_is_built_for_cuda(facts):
 
 
 @pytest.mark.runtime_cuda
-@pytest.mark.needs("test_imports_resolve")
+@pytest.mark.needs("test_imports_resolve", "test_torch_is_built_for_cuda")
 def test_gsplat_backend_loads_without_a_compiler(facts):
     """gsplat's compiled backend is loaded, with no CUDA toolkit in reach.
 

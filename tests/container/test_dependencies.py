@@ -84,7 +84,9 @@ def test_no_distribution_is_installed_twice(facts):
 
 
 @pytest.mark.runtime_dependencies
-@pytest.mark.needs("test_imports_resolve", "test_installed_packages_agree")
+@pytest.mark.needs(
+    "test_imports_resolve", "test_installed_packages_agree", "test_torch_is_built_for_cuda"
+)
 def test_arrays_get_from_numpy_to_torch_and_back(facts):
     """An array of NumPy becomes a tensor, and an array again.
 

@@ -64,7 +64,7 @@ def test_entrypoint_names_a_trainer(image):
 
 
 @pytest.mark.runtime_entry_point
-@pytest.mark.needs("test_entrypoint_names_a_trainer")
+@pytest.mark.needs("test_entrypoint_is_exec_form_and_absolute", "test_entrypoint_names_a_trainer")
 def test_entry_script_exists_and_is_executable(image, host):
     """The script that ENTRYPOINT names exists with /opt/ml shadowed, may be read, and is
     executable.
