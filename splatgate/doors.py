@@ -15,10 +15,26 @@ from typing import Any, TypeVar
 
 from splatgate import subject
 from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
-from splatgate.evidence import SCHEMA, BadInput, Compression, Facts, Header, Image, Job, read
+from splatgate.evidence import (
+    SCHEMA,
+    BadInput,
+    Command,
+    Compression,
+    Facts,
+    Header,
+    Image,
+    Job,
+    LayerFiles,
+    Registry,
+    read,
+)
 from splatgate.outcomes import NotVerified
 
 T = TypeVar("T")
+NOT_PUSHED = (
+    "no registry was asked: push the image, and judge it by its name there (--image HOST/NAME:TAG) "
+    "or say where it is (--pushed HOST/NAME:TAG)"
+)
 #: The request given with --request, in a folder of evidence.
 REQUEST = "request.json"
 #: Which matching line of the log stops a job: at the third line of progress it is between two steps
@@ -67,6 +83,8 @@ class Recorded:
         self.scene_path = scene
         self.request_path = request
         self.say = say
+        #: What was asked for beside the evidence: ``instance_types``.
+        self.options: dict[str, Any] = {}
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -106,9 +124,33 @@ class Recorded:
         """The build record (``splatgate/build/1``) of the image."""
         return self._record("build.json", dict)
 
+    def registry(self) -> Registry:
+        """What a registry serves.
+
+        Raises:
+            NotVerified: none was asked.
+        """
+        try:
+            return self._record("registry.json", Registry)
+        except NotRecorded:
+            raise NotVerified(NOT_PUSHED) from None
+
     def sbom(self) -> dict[str, Any]:
         """What is installed, as CycloneDX."""
         return self._record("sbom.cdx.json", dict)
+
+    def layers(self) -> tuple[LayerFiles, ...]:
+        """What each layer of the image holds."""
+        found: tuple[LayerFiles, ...] = self._record("layers.json", tuple[LayerFiles, ...])
+        return found
+
+    def hardened(self) -> Command:
+        """The start with `train` on a read-only root, without capabilities.
+
+        Raises:
+            NotRecorded: it was not tried.
+        """
+        return self._record("container/hardened.json", Command)
 
     def host(self) -> Any:
         """testinfra's host, bound to the container."""
@@ -234,18 +276,19 @@ class Recorded:
         """The request from which those of the jobs are made: given, recorded, or the suite's."""
         from splatgate.sagemaker.request import load, smoke_request
 
-        path = self._request_file
+        path = self.request_file
         return self.once(
             f"base request {self._request_hash}", lambda: load(path) if path else smoke_request()
         )
 
     @cached_property
-    def _request_file(self) -> Path | None:
+    def request_file(self) -> Path | None:
+        """The request given, or recorded with the evidence; None: there is none."""
         return self.request_path or self.file(REQUEST)
 
     @cached_property
     def _request_hash(self) -> str:
-        path = self._request_file
+        path = self.request_file
         return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ""
 
     def _request(self, spec: JobSpec, base: Any) -> Any:

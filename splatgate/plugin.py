@@ -21,7 +21,7 @@ from splatgate import checklist as checklists
 from splatgate import session, summary, verdict
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
-from splatgate.evidence import Header, read, write
+from splatgate.evidence import Header, Origin, read, write
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.record import Check, Record, State
 from splatgate.run import ROOT, Run
@@ -35,10 +35,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Say what is judged, and through which door."""
     group = parser.getgroup("splatgate", "the image under judgement")
     group.addoption("--image", metavar="REF", help="image to look at (default: the one built here)")
+    group.addoption("--pushed", metavar="REF", help="where in a registry the image was pushed to")
     group.addoption(
         "--evidence", metavar="DIR", help="judge this recorded evidence, look at nothing"
     )
     group.addoption("--subject", metavar="FILE", help="subject profile, when the image holds none")
+    group.addoption(
+        "--instance-type",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="instance type that the image is meant for; repeatable (default: the request's)",
+    )
+    group.addoption("--build-log", metavar="FILE", help="log of the build that made the image")
+    group.addoption("--dockerfile", metavar="FILE", help="Dockerfile that the image was made from")
+    group.addoption("--lock", metavar="FILE", help="pip's lock that the image was made from")
     group.addoption("--scene", metavar="DIR", help="scene of the jobs (default: the drone scene)")
     group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     group.addoption("--quick", action="store_true", help="static and start-up checks, no training")
@@ -115,10 +126,17 @@ class Judge:
                 item=line.id,
                 level="should" if item.get_closest_marker("should") else "must",
                 lane=lane,
-                origin={"container": "image", "sagemaker": "emulated"}.get(lane, lane),
+                origin=self.origin(item, lane),
                 needs=needs,
                 reason="not run",
             )
+
+    @staticmethod
+    def origin(item: pytest.Item, lane: str) -> str:
+        """Where the evidence of a check comes from."""
+        if "pushed" in getattr(item, "fixturenames", ()):
+            return Origin.REGISTRY
+        return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
 
     def lane(self, path: Path) -> str | None:
         """The lane of a test file: its folder under tests/."""

@@ -13,12 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from splatgate.container import cleanlog, cuda, dockerfile
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job
-from splatgate.facts import CANARY, INJECTED, INSTANCE_TYPES, READ_BACK
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.evidence import (
+    BadInput,
+    Command,
+    Compression,
+    Facts,
+    Files,
+    Image,
+    Job,
+    LayerFiles,
+    Registry,
+)
+from splatgate.facts import CANARY, INJECTED, READ_BACK
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.subject import Outputs, Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -32,6 +43,14 @@ COMPRESSES = "test_compressor_reads_the_artefact"
 def image(door: Recorded) -> Image:
     """The image under judgement."""
     return door.image()
+
+
+def pushed(door: Recorded) -> Registry:
+    """What a registry serves as the image under judgement."""
+    found = door.registry()
+    if found.image.error:
+        raise CannotLook(found.image.error)
+    return found
 
 
 def build(door: Recorded) -> dict[str, Any]:
@@ -83,11 +102,48 @@ def facts(door: Recorded) -> Facts:
     return door.facts()
 
 
-def instances(door: Recorded) -> tuple[Any, ...]:
-    """The instance types of the job definition."""
-    from splatgate.sagemaker.instances import INSTANCES
+def instances(door: Recorded) -> tuple[cuda.Target, ...]:
+    """The instance types that the image is meant for: those named with --instance-type, else that
+    of the request given, else those of the reference job definition.
+    """
+    asked = door.options.get("instance_types", ())
+    if not asked and door.request_file:
+        asked = (door.base_request().instance_type,)
+    return tuple(cuda.target(name) for name in asked or cuda.INSTANCE_TYPES)
 
-    return tuple(INSTANCES[name] for name in INSTANCE_TYPES)
+
+def request_given(door: Recorded) -> Any:
+    """The CreateTrainingJob request that jobs start from."""
+    return door.base_request()
+
+
+def recipe(door: Recorded) -> list[dockerfile.Instruction]:
+    """The instructions that made the image: its Dockerfile, else the commands in the build's
+    log.
+    """
+    path = door.file("Dockerfile")
+    if path is not None:
+        found = dockerfile.read(path.read_text())
+        if not found:
+            raise NotVerified("the Dockerfile at hand holds no instruction")
+        return found
+    found = [dockerfile.Instruction("RUN", text) for text in cleanlog.commands(build_log(door))]
+    if not found:
+        raise NotVerified("no Dockerfile at hand, and the build log names no command")
+    return found
+
+
+def layers(door: Recorded) -> tuple[LayerFiles, ...]:
+    """What each layer of the image holds by itself."""
+    found, image = door.layers(), door.image()
+    if {layer.digest for layer in found} != set(image.digests):
+        raise NotVerified("not every layer was seen")
+    return found
+
+
+def hardened(door: Recorded) -> Command:
+    """The start with `train` on a read-only root, without capabilities."""
+    return door.hardened()
 
 
 def profile(door: Recorded) -> Profile:
@@ -263,11 +319,6 @@ def round_trip(door: Recorded) -> Any:
     return restored, value
 
 
-def job_request(door: Recorded) -> Any:
-    """The request that the jobs are made from: the one given, or the suite's own."""
-    return door.base_request()
-
-
 def readings(door: Recorded) -> Any:
     """PSNR over some training photographs, by reading of the truth job's .ply."""
     from splatgate.scene.readings import compare
@@ -293,9 +344,10 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, build, build_log, lock, host, facts, files, sbom, instances, profile, cpu_run,
+        image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
+        instances, request_given, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
-        reported, scene, splats, measured, compressed, round_trip, job_request, readings, gpu_job,
+        reported, scene, splats, measured, compressed, round_trip, readings, gpu_job,
     )
 }  # fmt: skip
 

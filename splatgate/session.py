@@ -15,7 +15,7 @@ from splatgate import doors
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.device import Process
-from splatgate.evidence import BadInput, Header, Image, Job, Machine, T, read
+from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.run import ROOT, Run
 
@@ -43,7 +43,12 @@ def close(run: Run) -> Seen:
         leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
-        for name in ("engine", "container.id", "container.error", "timings.jsonl"):
+        for name in (
+            "engine",
+            "container.id",
+            "timings.jsonl",
+            *(p.name for p in run.folder.glob("*.error")),
+        ):
             (run.folder / name).unlink(missing_ok=True)
         for lock in run.folder.rglob("*.lock"):
             lock.unlink()
@@ -67,6 +72,14 @@ def _legible(path: Path, kind: type[T]) -> T | None:
         return None
 
 
+def _served(folder: Path) -> str | None:
+    """Digest of the manifest by which a registry serves the image judged."""
+    image = _legible(folder / "image.json", Image)
+    seen = _legible(folder / "registry.json", Registry)
+    found = seen.image.served if seen else None
+    return found.digest if found and image and found.image_id == image.image_id else None
+
+
 def look_back(run: Run, leftovers: Leftovers) -> Seen:
     """What the evidence of a run says of image, machine and jobs; empty where it never got so
     far.
@@ -85,6 +98,8 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
             driver_floor=found.labels.get(LABEL_FLOOR),
             bytes=found.bytes,
         )
+    if served := _served(folder):
+        image = replace(image, manifest_digest=served)
     records = (_legible(path, Job) for path in sorted(folder.glob("jobs/*/job.json")))
     jobs = [job for job in records if job]
     timings: dict[str, float] = {}
@@ -132,6 +147,12 @@ def open_door(run: Run, say: Any) -> doors.Recorded:
     Raises:
         BadInput: no image to look at, or the folder holds no evidence.
     """
+    door = _door(run, say)
+    door.options["instance_types"] = run.instance_types
+    return door
+
+
+def _door(run: Run, say: Any) -> doors.Recorded:
     if run.door == "recorded":
         return doors.Recorded(run.folder, run.scene, run.request, say)
     if run.door == "process":

@@ -107,6 +107,7 @@ class Metric:
 class Log:
     """What the trainer prints."""
 
+    first_line: str = "."
     progress: tuple[Metric, ...] = ()
     #: Lines at which a job is stopped: ``start``, ``loading``, ``checkpoint``, ``export``.
     stops: dict[str, str] = field(default_factory=dict)

@@ -48,13 +48,12 @@ class Fault:
     signature: str | None = None
     needs: tuple[str, ...] = ()
     control: bool = False
-    #: A control that is another trainer than the good image's: what it cannot run is not verified,
-    #: and nothing fails.
-    stranger: bool = False
     #: Judged with --quick: nothing that trains can tell the variant from the good image.
     quick: bool = False
     #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at.
     lane: str = ""
+    #: What it must fail is good practice (*should*), and no item fails with it.
+    should: bool = False
     #: What is done to a copy of the good evidence, where make.py does not do it.
     edit: tuple[Edit, ...] = ()
 

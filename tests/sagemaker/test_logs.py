@@ -10,13 +10,13 @@ from splatgate.sagemaker.result import metric_points
 
 @pytest.mark.sagemaker_logs
 @pytest.mark.needs(TRAINS)
-def test_progress_is_logged_as_it_happens(trained, profile, job_request):
+def test_progress_is_logged_as_it_happens(trained, profile, request_given):
     """Progress lines match the metric definitions, one by one and while training goes on.
 
     Output held until exit shows no line for an hour and then twenty (K28); a regular expression
     that never matches gives an empty metric (contract 1.2, trap 31).
     """
-    for metric in (*profile.log.progress, *job_request.metrics):
+    for metric in (*profile.log.progress, *request_given.metrics):
         points = metric_points(trained.log, (metric,))
         times = [point.seconds for point in points]
         assert len(times) > 1, f"metric {metric.name}: {len(times)} lines match {metric.regex!r}"
