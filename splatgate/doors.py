@@ -18,11 +18,13 @@ from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
 from splatgate.evidence import (
     SCHEMA,
     BadInput,
+    Command,
     Compression,
     Facts,
     Header,
     Image,
     Job,
+    LayerFiles,
     Pipeline,
     Registry,
     read,
@@ -34,7 +36,10 @@ NOT_PUSHED = (
     "no registry was asked: push the image, and judge it by its name there (--image HOST/NAME:TAG) "
     "or say where it is (--pushed HOST/NAME:TAG)"
 )
-#: Which matching line of the log stops a job.
+#: The request given with --request, in a folder of evidence.
+REQUEST = "request.json"
+#: Which matching line of the log stops a job: at the third line of progress it is between two steps
+#: like any other, not at its first.
 STOP_AT = 3
 
 
@@ -44,12 +49,15 @@ class JobSpec:
 
     name: str
     hyperparameters: dict[str, str] = field(default_factory=dict)
-    #: What the training channel holds: ``scene``, its model without photographs (``no-photos``), or
-    #: nothing (``empty``).
+    #: What the training channel holds: the ``scene``, or a variant of it by its name
+    #: (``splatgate.scene.variants``).
     data: str = "scene"
     environment: dict[str, str] = field(default_factory=dict)
-    #: StopTrainingJob at the third log line that matches this regular expression.
+    #: No hyperparameters.json at all, where none are given.
+    no_file: bool = False
+    #: StopTrainingJob at the log line that matches this regular expression for the n-th time.
     stop_on: str | None = None
+    stop_at: int = STOP_AT
     #: Starts with the checkpoints of this job, as after a spot interruption.
     resumes: JobSpec | None = None
     #: Trains for more than a few steps, so that ``--quick`` leaves it out.
@@ -79,6 +87,8 @@ class Recorded:
         self.scene_path = scene
         self.request_path = request
         self.say = say
+        #: What was asked for beside the evidence: ``instance_types``.
+        self.options: dict[str, Any] = {}
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -132,6 +142,19 @@ class Recorded:
     def sbom(self) -> dict[str, Any]:
         """What is installed, as CycloneDX."""
         return self._record("sbom.cdx.json", dict)
+
+    def layers(self) -> tuple[LayerFiles, ...]:
+        """What each layer of the image holds."""
+        found: tuple[LayerFiles, ...] = self._record("layers.json", tuple[LayerFiles, ...])
+        return found
+
+    def hardened(self) -> Command:
+        """The start with `train` on a read-only root, without capabilities.
+
+        Raises:
+            NotRecorded: it was not tried.
+        """
+        return self._record("container/hardened.json", Command)
 
     def host(self) -> Any:
         """testinfra's host, bound to the container."""
@@ -257,18 +280,32 @@ class Recorded:
         return subject.parse(text, "subject profile")
 
     def _profile_text(self) -> str | None:
-        given = self.folder / "subject.toml"
-        return given.read_text() if given.exists() else self.facts().subject
+        given = self.file("subject.toml")
+        return given.read_text() if given else self.facts().subject
 
     def request(self, spec: JobSpec) -> Any:
         """The CreateTrainingJob request of ``spec``, over the one given with --request."""
+        known = f"request {self._request_hash} {spec}"
+        return self.once(known, lambda: self._request(spec, self.base_request()))
+
+    def base_request(self) -> Any:
+        """The request from which those of the jobs are made: given, recorded, or the suite's."""
         from splatgate.sagemaker.request import load, smoke_request
 
-        base = self.once(
-            "base request",
-            lambda: load(self.request_path) if self.request_path else smoke_request(),
+        path = self.request_file
+        return self.once(
+            f"base request {self._request_hash}", lambda: load(path) if path else smoke_request()
         )
-        return self.once(f"request {spec}", lambda: self._request(spec, base))
+
+    @cached_property
+    def request_file(self) -> Path | None:
+        """The request given, or recorded with the evidence; None: there is none."""
+        return self.request_path or self.file(REQUEST)
+
+    @cached_property
+    def _request_hash(self) -> str:
+        path = self.request_file
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ""
 
     def _request(self, spec: JobSpec, base: Any) -> Any:
         from splatgate.sagemaker.request import parse
@@ -283,14 +320,17 @@ class Recorded:
 
     def job_key(self, spec: JobSpec) -> str:
         """Memo key of a job: its name, and a hash of request, data and stop."""
-        return self.once(f"key {spec} {self.header.scene}", lambda: self._job_key(spec))
+        known = f"key {self._request_hash} {spec} {self.header.scene}"
+        return self.once(known, lambda: self._job_key(spec))
 
     def _job_key(self, spec: JobSpec) -> str:
         from splatgate.sagemaker.request import job_key
 
         data = {"training": f"{spec.data} of {self.header.scene}" if spec.data != "empty" else ""}
         before = self.job_key(spec.resumes) if spec.resumes else None
-        variant = [spec.stop_on, before] if spec.stop_on or before else None
+        variant: list[Any] | None = [spec.stop_on, before] if spec.stop_on or before else None
+        if spec.stop_at != STOP_AT or spec.no_file:
+            variant = [*(variant or []), spec.stop_at, spec.no_file]
         return job_key(spec.name, self.request(spec), data, variant)
 
     def _record(self, name: str, kind: type[T]) -> T:
@@ -302,12 +342,9 @@ class Recorded:
         return read(path, kind)
 
 
-def stop_when(pattern: str | None) -> Callable[[str], bool] | None:
-    """A predicate over log lines that is true from the third match on, or None.
-
-    At the third line the job is between two steps like any other, not at its first.
-    """
+def stop_when(pattern: str | None, number: int = STOP_AT) -> Callable[[str], bool] | None:
+    """A predicate over log lines that is true from the ``number``-th match on, or None."""
     if pattern is None:
         return None
     compiled, seen = re.compile(pattern), itertools.count(1)
-    return lambda line: compiled.search(line) is not None and next(seen) >= STOP_AT
+    return lambda line: compiled.search(line) is not None and next(seen) >= number

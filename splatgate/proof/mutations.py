@@ -75,7 +75,8 @@ def _slow(seconds: float) -> dict[Path_, Any]:
 
 
 def _job(name: str) -> str:
-    return f"jobs/{name}-*/job.json"
+    # The key's hash has eight digits, by which `stop` is not `stop-export`.
+    return f"jobs/{name}-????????/job.json"
 
 
 _IMAGE, _FACTS, _COMMANDS = "image.json", "container/facts.json", COMMANDS

@@ -172,6 +172,12 @@ def metric_points(log: Iterable[LogLine], metrics: Iterable[Metric]) -> list[Poi
     return points
 
 
+def values(job: Job, regex: str) -> list[float]:
+    """What the first group of a metric's expression finds in a job's log, in order."""
+    found = (re.search(regex, line.text) for line in job.log)
+    return [float(match[1]) for match in found if match]
+
+
 def job_json(job: Job) -> dict[str, Any]:
     """The object that ``splatgate job --json`` prints. Sizes are bytes, times seconds."""
 

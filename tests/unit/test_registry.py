@@ -291,6 +291,18 @@ def test_ecr_is_asked_for_manifest_tags_age_and_mutability(ecr):
     assert registry.look(f"{ECR}/none:v1").image.served is None
 
 
+def test_who_may_only_pull_from_ecr_is_told_what_is_served(ecr, monkeypatch):
+    Ecr(parse(f"{ECR}/trainer:v1")).put(manifest_of(), "v1")
+
+    def denied(self):
+        raise RegistryError("AccessDeniedException")
+
+    monkeypatch.setattr(Ecr, "details", denied)
+    seen = registry.look(f"{ECR}/trainer:v1")
+    assert seen.image.served.image_id == DIGEST
+    assert (seen.image.pushed, seen.tags, seen.tags_complete) == (None, {}, False)
+
+
 def test_ecr_promotes_the_bytes_and_twice_is_no_error(ecr):
     manifest = manifest_of()
     Ecr(parse(f"{ECR}/trainer")).put(manifest, "staged")
