@@ -245,11 +245,12 @@ def pipeline(door: Recorded) -> Verdict:
 def training_state(door: Recorded) -> dict[str, Any]:
     """The request of the state machine's first training job, as it is rendered."""
     verdict = pipeline(door)
-    found = [r.request for r in verdict.requests if "TrainingJobName" in r.request]
+    found = [r for r in verdict.requests if r.kind == "training"]
     if not found:
-        why = f" ({'; '.join(verdict.not_verified)})" if verdict.not_verified else ""
-        raise NotVerified(f"the state machine renders no training request{why}")
-    return found[0]
+        raise NotVerified("the state machine renders no training request")
+    if gaps := [g for g in verdict.unknown("request") if g.state in ("", found[0].state)]:
+        raise NotVerified(gaps[0].reason)
+    return found[0].request
 
 
 def gpu_job(door: Recorded) -> Job:

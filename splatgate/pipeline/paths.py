@@ -78,6 +78,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """What could not be judged: ``rules`` that have no answer, and why."""
+
+    state: str
+    rules: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Started:
     """A job that the faultless walk started, and what had been started and done before it."""
 

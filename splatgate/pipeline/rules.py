@@ -135,7 +135,7 @@ def outcomes(walk: Walk, *, sound: bool = True) -> Iterator[Finding]:
                 "should",
                 "when it fails, so does an execution whose work is done; catch States.ALL",
             )
-    if sound and not succeeded and not walk.not_verified:
+    if sound and not succeeded and not walk.gaps:
         where = walk.ends[0].path.trail[-1] if walk.ends else walk.machine.start
         yield Finding(
             where,

@@ -84,7 +84,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _request(verdict: Verdict, *, full: bool) -> Request:
     """The training state's request; cut to the profile's CPU run unless it is to run in full."""
-    found = [r.request for r in verdict.requests if "TrainingJobName" in r.request]
+    found = [r.request for r in verdict.requests if r.kind == "training"]
     if not found:
         raise BadInput(f"{verdict.source}: renders no training request")
     raw = dict(found[0])

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 ANY = ("States.ALL", "States.TaskFailed")
 
 
+#: Rules that rest on what a request holds.
+RENDERED = ("request", "image", "name-unique", "hand-over", "timeout", "reference")
+
+
 class Tasks:
     """The Tasks of one walk."""
 
@@ -109,7 +113,7 @@ class Tasks:
                 state, job, path.jobs, path.between, path.fault is not None
             )
         if state.jsonata:
-            self.walk.not_verified.setdefault(state.name, "its request is written in JSONata")
+            self.walk.gap(state.name, "its request is written in JSONata", *RENDERED)
 
         def begun(of: Job, where: Path) -> Path:
             since = (*where.since, of) if where.fault else ()

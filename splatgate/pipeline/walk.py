@@ -16,7 +16,7 @@ from typing import Any
 
 from splatgate.pipeline.choice import choose
 from splatgate.pipeline.definition import Machine, State
-from splatgate.pipeline.paths import End, Finding, Path, Started, listed, matches
+from splatgate.pipeline.paths import End, Finding, Gap, Path, Started, listed, matches
 from splatgate.pipeline.tasks import Tasks
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, put, render
 from splatgate.pipeline.template import evaluate as value_of
@@ -24,6 +24,8 @@ from splatgate.pipeline.template import evaluate as value_of
 #: How often a walk may come to one state, and how often after a job ended before its poll loop
 #: counts as endless.
 MAX_VISITS, MAX_ASKED = 40, 6
+#: Rules that rest on the way that an execution takes.
+FLOW = ("failure-ends-in-fail", "status-leaves-loop", "waits-for-job", "succeeds", "reference")
 
 
 class Walk:
@@ -34,7 +36,7 @@ class Walk:
         self.faults = faults
         self.findings: dict[Finding, None] = {}
         self.started: dict[str, Started] = {}
-        self.not_verified: dict[str, str] = {}
+        self.gaps: dict[Gap, None] = {}
         self.tasks = Tasks(self)
         self.context = {
             "Execution": {
@@ -56,6 +58,10 @@ class Walk:
     def find(self, state: str, rule: str, reason: str, *, must: bool = True) -> None:
         """Note a finding, once."""
         self.findings.setdefault(Finding(state, rule, "must" if must else "should", reason))
+
+    def gap(self, state: str, reason: str, *rules: str) -> None:
+        """Note what cannot be judged, once."""
+        self.gaps.setdefault(Gap(state, rules, reason))
 
     def run(self, machine: Machine, path: Path, scope: Scope) -> Iterator[End]:
         """Every end of a walk through a machine, from ``path``."""
@@ -95,7 +101,7 @@ class Walk:
             )
             return None
         if count > MAX_VISITS:
-            self.not_verified.setdefault(state.name, f"visited more than {MAX_VISITS} times")
+            self.gap(state.name, f"visited more than {MAX_VISITS} times", "status-leaves-loop")
             return None
         seen = path.seen
         if count > 1:
@@ -129,6 +135,8 @@ class Walk:
             yield End(path, str(body.get("Error", "States.Fail")), body.get("Cause", ""))
             return
         data = UNKNOWN if state.jsonata else self._given(state, path.data, scope)
+        if kind == "Choice" and state.jsonata:
+            self.gap(state.name, "it chooses by JSONata", *FLOW)
         if kind == "Choice":
             yield from self._choice(state, path, data, scope)
         elif kind == "Task":
