@@ -242,6 +242,14 @@ def pipeline(door: Recorded) -> Verdict:
     return door.once(f"pipeline {known}", lambda: judge(seen, door.say))
 
 
+def contracts(door: Recorded) -> dict[str, Any]:
+    """What each hand-over between stages holds, by name."""
+    found = door.pipeline().contracts
+    if missing := sorted({"scene", "model"} - found.keys()):
+        raise NotVerified(f"no contract {missing[0]} beside the definition (contracts/*.json)")
+    return found
+
+
 def training_state(door: Recorded) -> dict[str, Any]:
     """The request of the state machine's first training job, as it is rendered."""
     verdict = pipeline(door)
@@ -269,7 +277,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
         image, build, build_log, lock, host, facts, files, sbom, instances, profile, cpu_run,
         run_job, brief, smoke, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, pipeline,
-        training_state, gpu_job,
+        contracts, training_state, gpu_job,
     )
 }  # fmt: skip
 

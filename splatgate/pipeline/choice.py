@@ -48,7 +48,7 @@ def _holds(rule: dict[str, Any], data: Any, scope: Scope, jobs: tuple[Job, ...])
         value = _holds(rule["Not"], data, scope, jobs)
         return None if value is None else not value
     variable = str(rule.get("Variable", ""))
-    found = next(((k, v) for k, v in rule.items() if k not in _NO_TEST), None)
+    found = next(((k, v) for k, v in rule.items() if k not in NO_TEST), None)
     if found is None:
         return None
     test, expected = found
@@ -70,7 +70,8 @@ def _holds(rule: dict[str, Any], data: Any, scope: Scope, jobs: tuple[Job, ...])
     return _test(test, value, expected)
 
 
-_NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")
+#: Members of a rule that compare nothing.
+NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")
 
 
 def _all(values: Iterator[bool | None]) -> bool | None:

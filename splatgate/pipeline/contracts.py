@@ -20,7 +20,9 @@ def kept(contracts: dict[str, Any], started: dict[str, Started]) -> Iterator[Fin
     """Stages whose requests have the container read or write elsewhere than was agreed."""
     for name, contract in contracts.items():
         for side, verb in (("from", "writes"), ("to", "reads")):
-            state, path = str(contract.get(side)), str(contract.get(verb))
+            if side not in contract:
+                continue  # the starter, or whoever takes what the last stage delivers
+            state, path = str(contract[side]), str(contract.get(verb))
             if state not in started:
                 yield Finding(
                     state, "hand-over", "must", f"contract {name} names it, and it starts no job"

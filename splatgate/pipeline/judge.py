@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from splatgate.evidence import Pipeline
-from splatgate.pipeline import contracts, requests, roles, rules, timeouts
+from splatgate.pipeline import contracts, grammar, requests, roles, rules, timeouts
 from splatgate.pipeline.definition import Machine, machine_of
 from splatgate.pipeline.paths import Finding, Gap, Started
 from splatgate.pipeline.tasks import RENDERED
@@ -66,7 +66,8 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
         found = ()
     machine = machine_of(pipeline.definition)
     say(f"{pipeline.source}: {sum(1 for _ in machine.every())} states")
-    findings = [*found, *rules.grammar(pipeline.definition), *rules.expressions(machine)]
+    findings = [*found, *grammar.grammar(pipeline.definition)]
+    findings += [*grammar.expressions(machine), *grammar.members(machine)]
     given = pipeline.input is not None
     sent = pipeline.input if given else Open()
     name = pipeline.execution_name or LONGEST
@@ -82,11 +83,12 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
         if given
     }
     findings += requests.accepted(walk.started, variants)
+    findings += requests.calls(walk.called)
     findings += requests.images(walk.started)
     findings += requests.names(walk.started, other.started)
     findings += requests.hand_over(walk.started, frozenset(_texts(sent)))
     findings += contracts.kept(pipeline.contracts, walk.started)
-    findings += roles.check(machine, walk.started, pipeline.policies)
+    findings += roles.check(machine, walk, pipeline.policies)
     findings += drift(pipeline)
     gaps = list(walk.gaps)
     if not given:

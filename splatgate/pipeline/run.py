@@ -13,7 +13,6 @@ import tarfile
 import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 from splatgate import subject
 from splatgate.container import engine, sweep
@@ -28,7 +27,7 @@ from splatgate.sagemaker.guards import whole
 from splatgate.sagemaker.host import TrainingHost
 from splatgate.sagemaker.request import Request, parse
 
-CONTRACT = ROOT / "pipeline" / "contracts" / "model.json"
+MODEL, DELIVERY = (ROOT / "pipeline" / "contracts" / n for n in ("model.json", "delivery.json"))
 PROFILE = ROOT / "image" / "subject.toml"
 
 
@@ -96,14 +95,18 @@ def _request(verdict: Verdict, *, full: bool) -> Request:
     return parse(raw, "the training state's request")
 
 
+def _layout(contract: Path) -> list[str]:
+    found: list[str] = json.loads(contract.read_text())["layout"]
+    return found
+
+
 def deliver(archive: Path, folder: Path, say: compression.Say) -> list[ToolRun]:
     """What the compression stage does with a model's archive, by the contract of their hand-over.
 
     Raises:
         BadInput: the archive lacks what the contract promises, or the tool cannot be had.
     """
-    contract: dict[str, Any] = json.loads(CONTRACT.read_text())
-    (name,) = contract["layout"]
+    (name,), targets = (_layout(contract) for contract in (MODEL, DELIVERY))
     try:
         tool = compression.install(say)
     except NotVerified as error:
@@ -111,10 +114,10 @@ def deliver(archive: Path, folder: Path, say: compression.Say) -> list[ToolRun]:
     with whole(folder) as temp:
         with tarfile.open(archive) as tar:
             if name not in tar.getnames():
-                raise BadInput(f"{archive}: holds no {name}, as {CONTRACT.name} promises")
+                raise BadInput(f"{archive}: holds no {name}, as {MODEL.name} promises")
             tar.extract(name, temp, filter="data")
         runs = []
-        for target in contract["delivers"]:
+        for target in targets:
             say(f"{name} to {target}")
             runs.append(compression.run(tool, temp, temp / name, target))
         (temp / name).unlink()

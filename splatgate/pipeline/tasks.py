@@ -42,6 +42,8 @@ class Tasks:
             yield from self._job(state, path, data, scope)
             return
         sent = self._sent(state, path, data, scope)
+        if path.fault is None or state.name not in self.walk.called:
+            self.walk.called[state.name] = state, sent
         on, answer = path, answers.other(call)
         if call and call.describes:
             name = sent.get(call.describes.name) if isinstance(sent, dict) else None

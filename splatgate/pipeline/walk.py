@@ -36,6 +36,8 @@ class Walk:
         self.faults = faults
         self.findings: dict[Finding, None] = {}
         self.started: dict[str, Started] = {}
+        #: What every other Task sends, where it is known.
+        self.called: dict[str, tuple[State, Any]] = {}
         self.gaps: dict[Gap, None] = {}
         self.tasks = Tasks(self)
         self.context = {

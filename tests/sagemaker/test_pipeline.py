@@ -5,12 +5,14 @@ stopped and to end well, and each request is rendered and held against the servi
 """
 
 import json
+import re
 
 import pytest
 
 from splatgate.doors import JobSpec
 from splatgate.outcomes import Blocked, NotVerified
-from splatgate.provide import TRAINS
+from splatgate.pipeline.contracts import lacks
+from splatgate.provide import PLY, TRAINS
 
 VALID = "test_definition_is_valid"
 
@@ -149,6 +151,45 @@ def test_roles_allow_what_requests_need(pipeline):
     execution's job runs on (contract 4, 7.3, trap 30).
     """
     assert not (found := broken(pipeline, "permission")), found
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(PLY)
+def test_hand_overs_hold_what_was_agreed(contracts, truth, scene):
+    """The scene that is trained on, and the archive that training leaves, are as the contracts say.
+
+    `sparse/` against `sparse/0/`, a scene without its images, a .ply two folders down: each was a
+    change on one side only (K31, K32, K45). The other side is held to the same file.
+    """
+    files = [p.relative_to(scene.path).as_posix() for p in scene.path.rglob("*") if p.is_file()]
+    held = {"scene": files, "model": [member.path for member in truth.members]}
+    for name, found in held.items():
+        layout = contracts[name].get("layout")
+        assert layout, f"contract {name} names no file"
+        missing = lacks(contracts[name], found)
+        assert not missing, f"contract {name}: no {', '.join(missing)}; it holds {found[:5]}"
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(TRAINS)
+def test_metrics_of_the_request_are_logged(training_state, trained):
+    """Each MetricDefinition of the request matches a line of the trainer's log, with its number.
+
+    A regular expression that never matches gives an empty metric, and no error (trap 31).
+    """
+    defined = training_state["AlgorithmSpecification"].get("MetricDefinitions", ())
+    found = {m["Name"]: re.findall(m["Regex"], trained.text) for m in defined}
+    never = [name for name, values in found.items() if not values or not as_number(values[0])]
+    assert not never, f"{', '.join(never)}: no number in the log; mend the Regex"
+
+
+def as_number(text: object) -> bool:
+    """Whether a metric's first group is a number."""
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.sagemaker_pipeline
