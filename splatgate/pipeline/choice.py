@@ -10,6 +10,7 @@ from typing import Any
 
 from splatgate.pipeline.answers import ENDS, RUNNING, Job
 from splatgate.pipeline.definition import State
+from splatgate.pipeline.lists import objects
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, evaluate
 
 _STATUSES = frozenset({*ENDS, RUNNING, "Stopping"})
@@ -25,9 +26,7 @@ def choose(
         PathError: a rule compares what is not there.
     """
     certain, told = True, '"Completed"' in json.dumps(state.body.get("Choices"), default=repr)
-    for rule in state.body.get("Choices") or ():
-        if not isinstance(rule, dict):
-            continue
+    for rule in objects(state.body.get("Choices")):
         holds = None if state.jsonata else _holds(rule, data, scope, jobs)
         if holds is False:
             continue

@@ -7,7 +7,8 @@ from typing import Any
 
 from splatgate.pipeline.choice import NO_TEST
 from splatgate.pipeline.definition import Machine, State
-from splatgate.pipeline.paths import Finding, listed
+from splatgate.pipeline.lists import listed, objects
+from splatgate.pipeline.paths import Finding
 from splatgate.pipeline.template import UNKNOWN, Open, PathError, Scope, evaluate
 
 #: What statelint takes for wrong and Step Functions does not: its grammar is older than `Assign` in
@@ -104,13 +105,13 @@ def members(machine: Machine) -> Iterator[Finding]:
 def _of(state: State) -> Iterator[str]:
     if state.type == "Task" and not state.body.get("Resource"):
         yield "a Task without a Resource"
-    for rule in _rules(listed(state.body.get("Choices"))) if state.type == "Choice" else ():
+    for rule in _rules(objects(state.body.get("Choices"))) if state.type == "Choice" else ():
         if state.jsonata:
             if not rule.get("Condition"):
                 yield "a rule of this Choice has no Condition"
         elif len([k for k in rule if k not in NO_TEST]) != 1 or not rule.get("Variable"):
             yield f"a rule of this Choice compares nothing: {rule}"
-    for retrier in listed(state.body.get("Retry")):
+    for retrier in objects(state.body.get("Retry")):
         rate, interval = retrier.get("BackoffRate", 2), retrier.get("IntervalSeconds", 1)
         if not isinstance(rate, int | float) or rate < 1:
             yield f"BackoffRate {rate}: at least 1"

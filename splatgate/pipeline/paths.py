@@ -105,8 +105,3 @@ def matches(error: str, pattern: str) -> bool:
     if pattern == "States.TaskFailed":
         return not error.startswith("States.") or error == "States.TaskFailed"
     return error == pattern
-
-
-def listed(value: Any) -> list[Any]:
-    """A list, or none where something else stands for it."""
-    return value if isinstance(value, list) else []

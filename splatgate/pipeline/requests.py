@@ -10,7 +10,8 @@ from typing import Any
 
 from splatgate.pipeline.answers import MODELLED, Job
 from splatgate.pipeline.definition import State
-from splatgate.pipeline.paths import Finding, Started, listed
+from splatgate.pipeline.lists import listed
+from splatgate.pipeline.paths import Finding, Started
 from splatgate.pipeline.template import UNKNOWN, Open
 from splatgate.sagemaker.instances import INSTANCES
 from splatgate.sagemaker.validate import unfit_members, validate

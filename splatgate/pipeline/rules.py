@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import Machine, State
+from splatgate.pipeline.lists import listed, objects
 from splatgate.pipeline.paths import End, Fault, Finding, matches
 from splatgate.pipeline.walk import Walk
 
@@ -149,9 +150,8 @@ _AFTER = ("SageMaker.ResourceInUseException", "SageMaker.ResourceInUse")
 
 def _attempts(state: State, error: str, *, named: bool = False) -> int:
     """How often an error is retried: the first retrier that matches decides."""
-    retriers = state.body.get("Retry")
-    for retrier in retriers if isinstance(retriers, list) else ():
-        equals = retrier.get("ErrorEquals", ()) if isinstance(retrier, dict) else ()
+    for retrier in objects(state.body.get("Retry")):
+        equals = listed(retrier.get("ErrorEquals"))
         if error in equals or (not named and any(matches(error, str(e)) for e in equals)):
             attempts = retrier.get("MaxAttempts", DEFAULT_ATTEMPTS)
             return attempts if isinstance(attempts, int) else 1

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from splatgate.pipeline import answers
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
-from splatgate.pipeline.paths import End, Fault, Path, Started, listed
+from splatgate.pipeline.lists import listed, objects
+from splatgate.pipeline.paths import End, Fault, Path, Started
 from splatgate.pipeline.template import UNKNOWN, Open, Scope, render
 from splatgate.pipeline.template import evaluate as value_of
 
@@ -84,7 +85,7 @@ class Tasks:
             return
         if not self.walk.faults:
             return
-        errors = [listed(c.get("ErrorEquals"))[:1] for c in listed(state.body.get("Catch"))]
+        errors = [listed(c.get("ErrorEquals"))[:1] for c in objects(state.body.get("Catch"))]
         for error in [str(e[0]) for e in errors if e] or ["States.TaskFailed"]:
             name = "States.TaskFailed" if error in ANY else error
             on = self._fault(path, Fault(state, f"is refused ({name})"))

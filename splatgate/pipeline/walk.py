@@ -16,7 +16,8 @@ from typing import Any
 
 from splatgate.pipeline.choice import choose
 from splatgate.pipeline.definition import Machine, State
-from splatgate.pipeline.paths import End, Finding, Gap, Path, Started, listed, matches
+from splatgate.pipeline.lists import listed, objects
+from splatgate.pipeline.paths import End, Finding, Gap, Path, Started, matches
 from splatgate.pipeline.tasks import Tasks
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, put, render
 from splatgate.pipeline.template import evaluate as value_of
@@ -224,7 +225,7 @@ class Walk:
         self, state: State, path: Path, data: Any, error: str, cause: Any, scope: Scope
     ) -> Path | End:
         """Go where a state's catchers send an error, or end."""
-        for catcher in listed(state.body.get("Catch")):
+        for catcher in objects(state.body.get("Catch")):
             if not any(matches(error, str(e)) for e in listed(catcher.get("ErrorEquals"))):
                 continue
             told = {"Error": error, "Cause": cause}
