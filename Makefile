@@ -5,7 +5,7 @@ RUN := $(TOX) run -q -e
 IMAGE ?=
 ARGS ?=
 
-.PHONY: help image test-image test-gpu test faults lint replay stop-engine bench clean
+.PHONY: help image test-image test-gpu test faults lint replay pipeline stop-engine bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ faults: $(TOX)  ## prove that the judge can say no
 
 replay: $(TOX)  ## judge the recorded evidence again, with no engine
 	@$(RUN) suite -- judge --evidence tests/evidence/good --out build/replay $(ARGS)
+
+pipeline: $(TOX) image  ## run the reference pipeline's training state here, to a .sog and an HTML viewer
+	@$(RUN) suite -- pipeline pipeline/definition.json --run $(ARGS)
 
 stop-engine: $(TOX)  ## stop the engine that make started, if it did
 	@$(RUN) suite -- stop-engine
