@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from splatgate.pipeline.answers import Job
@@ -96,6 +97,11 @@ class Started:
     between: tuple[str, ...]
     #: Whether it is started only after something else went wrong.
     after: bool = False
+
+    @cached_property
+    def follows(self) -> frozenset[str]:
+        """States whose jobs were started before."""
+        return frozenset(job.state for job in self.before)
 
 
 def matches(error: str, pattern: str) -> bool:

@@ -83,7 +83,7 @@ def _instead(walk: Walk, fault: Fault, job: Job) -> bool:
     if fault.job is None or job.state == fault.job.state:
         return True
     start = walk.started[job.state]
-    next_stage = not start.after and any(j.state == fault.job.state for j in start.before)
+    next_stage = not start.after and fault.job.state in start.follows
     return not next_stage and bool(set(job.reads) & set(fault.job.reads))
 
 

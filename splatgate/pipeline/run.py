@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tarfile
 import time
@@ -54,6 +55,8 @@ def main(options: argparse.Namespace) -> int:
     reference = options.image or built_image()
     if reference is None:
         raise BadInput("no image to run: build one (make image) or give --image REF")
+    # A stop by the system must tidy up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = Path(options.out).resolve()
     client = engine.client()
     sweep.sweep_stale(client)

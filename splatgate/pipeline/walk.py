@@ -126,7 +126,9 @@ class Walk:
     def _lost(self, state: State, path: Path, error: PathError) -> End:
         """An execution that ends because a path leads nowhere."""
         after = f" (after {path.fault.told})" if path.fault else ""
-        self.find(state.name, "reference", f"{error}{after}", must=not path.guessed)
+        # A function that fails on an error's text ends the execution all the same, in other words.
+        sure = not path.guessed and not (path.fault and "IntrinsicFailure" in str(error))
+        self.find(state.name, "reference", f"{error}{after}", must=sure)
         return End(path, "States.Runtime", str(error))
 
     def _step(self, state: State, path: Path, scope: Scope) -> Iterator[Path | End]:
