@@ -43,6 +43,8 @@ class JobSpec:
     #: nothing (``empty``).
     data: str = "scene"
     environment: dict[str, str] = field(default_factory=dict)
+    #: ContainerEntrypoint and ContainerArguments, where the request has them.
+    command: dict[str, list[str]] = field(default_factory=dict)
     #: StopTrainingJob at the third log line that matches this regular expression.
     stop_on: str | None = None
     #: Starts with the checkpoints of this job, as after a spot interruption.
@@ -263,6 +265,9 @@ class Recorded:
             "HyperParameters": spec.hyperparameters,
             "Environment": {**base.environment, **spec.environment},
         }
+        if spec.command:
+            algorithm = raw.get("AlgorithmSpecification", {})
+            raw["AlgorithmSpecification"] = {**algorithm, **spec.command}
         return parse(raw, f"request of job {spec.name}")
 
     def job_key(self, spec: JobSpec) -> str:

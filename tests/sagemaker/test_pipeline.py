@@ -198,8 +198,8 @@ def test_training_request_is_understood(training_state, trained, brief, run_job,
     """The trainer takes the parameters that the training state sends, under the names it sends.
 
     Sent as HyperParameters and read from the environment only, they were defaults (K43). The job
-    is cut short by the profile's own parameters; those of the request that it does not need to cut
-    are in the effective configuration.
+    runs with the request's own command, environment and parameters, cut short by the profile's;
+    those that need no cut are in the effective configuration.
     """
     channels = {c["ChannelName"] for c in training_state.get("InputDataConfig", ())}
     wanted = profile.run.channel
@@ -209,7 +209,9 @@ def test_training_request_is_understood(training_state, trained, brief, run_job,
     unknown = sorted(sent.keys() - known.keys())
     assert not unknown, f"sends {', '.join(unknown)}, of which the trainer knows nothing"
     environment = dict(training_state.get("Environment", {}))
-    spec = JobSpec("pipeline", {**sent, **brief}, environment=environment, trains=False)
+    algorithm = training_state["AlgorithmSpecification"]
+    command = {k: v for k, v in algorithm.items() if k.startswith("Container")}
+    spec = JobSpec("pipeline", {**sent, **brief}, "scene", environment, command, trains=False)
     job = run_job(spec)
     assert job.status == "Completed", f"its request ended {job.status}: {job.failure_reason}"
     found = effective(job, door, profile)
