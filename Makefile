@@ -7,7 +7,7 @@ ARGS ?=
 RECORDS ?= build
 POLICY ?= staging
 
-.PHONY: help image test-image test-gpu test-host test faults lint replay stop-engine bench push gate clean
+.PHONY: help image test-image test-gpu test-host test faults lint replay stop-engine bench pipeline push gate clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ push: $(TOX)  ## push the image to a staging repository: make push TO=HOST/NAME
 
 gate: $(TOX)  ## decide on the records of build/ under POLICY (staging), and promote with ARGS
 	@$(RUN) suite -- gate $(RECORDS) --policy $(POLICY) $(ARGS)
+
+pipeline: $(TOX) image  ## run the reference pipeline's training state here, to a .sog and an HTML viewer
+	@$(RUN) suite -- pipeline pipeline/definition.json --run $(ARGS)
 
 stop-engine: $(TOX)  ## stop the engine that make started, if it did
 	@$(RUN) suite -- stop-engine

@@ -53,6 +53,8 @@ class JobSpec:
     #: (``splatgate.scene.variants``).
     data: str = "scene"
     environment: dict[str, str] = field(default_factory=dict)
+    #: ContainerEntrypoint and ContainerArguments, where the request has them.
+    command: dict[str, list[str]] = field(default_factory=dict)
     #: No hyperparameters.json at all, where none are given.
     no_file: bool = False
     #: StopTrainingJob at the log line that matches this regular expression for the n-th time.
@@ -316,6 +318,9 @@ class Recorded:
             "HyperParameters": spec.hyperparameters,
             "Environment": {**base.environment, **spec.environment},
         }
+        if spec.command:
+            algorithm = raw.get("AlgorithmSpecification", {})
+            raw["AlgorithmSpecification"] = {**algorithm, **spec.command}
         return parse(raw, f"request of job {spec.name}")
 
     def job_key(self, spec: JobSpec) -> str:

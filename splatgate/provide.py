@@ -330,14 +330,23 @@ def pipeline(door: Recorded) -> Verdict:
     return door.once(f"pipeline {known}", lambda: judge(seen, door.say))
 
 
+def contracts(door: Recorded) -> dict[str, Any]:
+    """What each hand-over between stages holds, by name."""
+    found = door.pipeline().contracts
+    if missing := sorted({"scene", "model"} - found.keys()):
+        raise NotVerified(f"no contract {missing[0]} beside the definition (contracts/*.json)")
+    return found
+
+
 def training_state(door: Recorded) -> dict[str, Any]:
     """The request of the state machine's first training job, as it is rendered."""
     verdict = pipeline(door)
-    found = [r.request for r in verdict.requests if "TrainingJobName" in r.request]
+    found = [r for r in verdict.requests if r.kind == "training"]
     if not found:
-        why = f" ({'; '.join(verdict.not_verified)})" if verdict.not_verified else ""
-        raise NotVerified(f"the state machine renders no training request{why}")
-    return found[0]
+        raise NotVerified("the state machine renders no training request")
+    if gaps := [g for g in verdict.unknown("request") if g.state in ("", found[0].state)]:
+        raise NotVerified(gaps[0].reason)
+    return found[0].request
 
 
 def readings(door: Recorded) -> Any:
@@ -369,7 +378,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
         instances, request_given, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
-        training_state, gpu_job,
+        contracts, training_state, gpu_job,
     )
 }  # fmt: skip
 

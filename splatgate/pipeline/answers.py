@@ -11,6 +11,9 @@ from splatgate.pipeline.definition import Call, Kind
 from splatgate.pipeline.template import UNKNOWN, Open
 from splatgate.sagemaker.validate import members_of_answer
 
+#: Services whose calls and answers are held against their models; in others' a member may be text
+#: or an object, as Step Functions converts it.
+MODELLED = ("sagemaker", "sns", "sqs")
 #: How a SageMaker job can end (service model), with the secondary status of a training job.
 ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "MaxRuntimeExceeded"}
 RUNNING = "InProgress"
@@ -114,12 +117,12 @@ def cause(job: Job, status: str) -> str:
 
 def other(call: Call | None) -> Any:
     """The answer of any other call: its members where they are documented, else nothing known."""
-    if call is not None and call.service == "sagemaker" and call.pattern == "":
-        return _of_sagemaker(call.operation)
+    if call is not None and call.service in MODELLED and call.pattern == "":
+        return _modelled(call.service, call.operation)
     return UNKNOWN
 
 
 @functools.cache
-def _of_sagemaker(operation: str) -> Any:
-    members = members_of_answer(operation)
+def _modelled(service: str, operation: str) -> Any:
+    members = members_of_answer(operation, service)
     return dict.fromkeys(members, UNKNOWN) | _SDK if members else UNKNOWN

@@ -10,6 +10,7 @@ from typing import Any
 
 from splatgate.pipeline.answers import ENDS, RUNNING, Job
 from splatgate.pipeline.definition import State
+from splatgate.pipeline.lists import objects
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, evaluate
 
 _STATUSES = frozenset({*ENDS, RUNNING, "Stopping"})
@@ -25,9 +26,7 @@ def choose(
         PathError: a rule compares what is not there.
     """
     certain, told = True, '"Completed"' in json.dumps(state.body.get("Choices"), default=repr)
-    for rule in state.body.get("Choices") or ():
-        if not isinstance(rule, dict):
-            continue
+    for rule in objects(state.body.get("Choices")):
         holds = None if state.jsonata else _holds(rule, data, scope, jobs)
         if holds is False:
             continue
@@ -48,7 +47,7 @@ def _holds(rule: dict[str, Any], data: Any, scope: Scope, jobs: tuple[Job, ...])
         value = _holds(rule["Not"], data, scope, jobs)
         return None if value is None else not value
     variable = str(rule.get("Variable", ""))
-    found = next(((k, v) for k, v in rule.items() if k not in _NO_TEST), None)
+    found = next(((k, v) for k, v in rule.items() if k not in NO_TEST), None)
     if found is None:
         return None
     test, expected = found
@@ -70,7 +69,8 @@ def _holds(rule: dict[str, Any], data: Any, scope: Scope, jobs: tuple[Job, ...])
     return _test(test, value, expected)
 
 
-_NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")
+#: Members of a rule that compare nothing.
+NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")
 
 
 def _all(values: Iterator[bool | None]) -> bool | None:

@@ -111,7 +111,9 @@ def told(verdict: Verdict) -> list[str]:
     for request in verdict.requests:
         wrong = f"{len(request.errors)} errors" if request.errors else "accepted"
         lines.append(f"request                      {request.state}: {wrong}")
-    lines += [f"not verified: {line}" for line in verdict.not_verified]
+    lines += [
+        f"not verified: {g.state}{': ' if g.state else ''}{g.reason}" for g in verdict.not_verified
+    ]
     return [*lines, "sound" if verdict.ok else "not sound"]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+from splatgate.pipeline.lists import listed, objects
 from splatgate.pipeline.paths import Finding, Started
 
 #: Where a training job's channels and model are (contract 2.1).
@@ -20,7 +21,9 @@ def kept(contracts: dict[str, Any], started: dict[str, Started]) -> Iterator[Fin
     """Stages whose requests have the container read or write elsewhere than was agreed."""
     for name, contract in contracts.items():
         for side, verb in (("from", "writes"), ("to", "reads")):
-            state, path = str(contract.get(side)), str(contract.get(verb))
+            if side not in contract:
+                continue  # the starter, or whoever takes what the last stage delivers
+            state, path = str(contract[side]), str(contract.get(verb))
             if state not in started:
                 yield Finding(
                     state, "hand-over", "must", f"contract {name} names it, and it starts no job"
@@ -47,21 +50,28 @@ def kept(contracts: dict[str, Any], started: dict[str, Started]) -> Iterator[Fin
 def _places(request: dict[str, Any], verb: str) -> list[str]:
     """Folders of the container that a request fills or empties."""
     if verb == "writes":
-        outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
-        found = [o.get("S3Output", {}).get("LocalPath") for o in outputs]
-        return [MODEL] if "TrainingJobName" in request else [p for p in found if p]
-    inputs = request.get("ProcessingInputs", ())
-    found = [i.get("S3Input", {}).get("LocalPath") for i in inputs]
-    channels = [c.get("ChannelName") for c in request.get("InputDataConfig", ())]
-    return [p for p in found if p] + [f"{CHANNELS}{c}" for c in channels]
+        outputs = objects(_object(request, "ProcessingOutputConfig").get("Outputs"))
+        found = [_object(o, "S3Output").get("LocalPath") for o in outputs]
+        found += [MODEL] if "TrainingJobName" in request else []
+    else:
+        inputs = objects(request.get("ProcessingInputs"))
+        found = [_object(i, "S3Input").get("LocalPath") for i in inputs]
+        channels = objects(request.get("InputDataConfig"))
+        found += [f"{CHANNELS}{c.get('ChannelName')}" for c in channels]
+    return [path for path in found if isinstance(path, str) and path]
+
+
+def _object(parent: dict[str, Any], member: str) -> dict[str, Any]:
+    value = parent.get(member)
+    return value if isinstance(value, dict) else {}
 
 
 def _named(request: dict[str, Any], path: str) -> bool:
     """Whether a processing job's command, where it has one, names a file that it is to read."""
-    application = request.get("AppSpecification", {})
+    application = _object(request, "AppSpecification")
     command = [
-        *(application.get("ContainerEntrypoint") or ()),
-        *(application.get("ContainerArguments") or ()),
+        *listed(application.get("ContainerEntrypoint")),
+        *listed(application.get("ContainerArguments")),
     ]
     return not command or path in " ".join(map(str, command))
 

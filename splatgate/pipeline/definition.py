@@ -75,6 +75,8 @@ _RESOURCE = re.compile(
 @functools.cache
 def call_of(text: str) -> Call | None:
     """What a Resource calls, or None where it cannot be told (an activity, a placeholder)."""
+    # Deployments fill in the partition, and more: what is called stands beside.
+    text = re.sub(r"\$\{[^}]*\}", "aws", text)
     if re.match(r"arn:aws[a-z-]*:lambda:", text):
         return Call("lambda", "Invoke")
     found = _RESOURCE.fullmatch(text)

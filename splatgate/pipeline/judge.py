@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from splatgate.evidence import Pipeline
-from splatgate.pipeline import contracts, requests, roles, rules, timeouts
+from splatgate.pipeline import contracts, grammar, requests, roles, rules, timeouts
 from splatgate.pipeline.definition import Machine, machine_of
-from splatgate.pipeline.paths import Finding, Started
+from splatgate.pipeline.paths import Finding, Gap, Started
+from splatgate.pipeline.tasks import RENDERED
 from splatgate.pipeline.template import Open
 from splatgate.pipeline.walk import Walk
 
@@ -23,6 +24,8 @@ class Rendered:
     """One job state's request, as far as it is known, and what the service would refuse in it."""
 
     state: str
+    #: ``training``, ``processing`` or ``transform``.
+    kind: str
     request: dict[str, Any]
     errors: tuple[str, ...]
 
@@ -35,7 +38,7 @@ class Verdict:
     findings: tuple[Finding, ...]
     requests: tuple[Rendered, ...]
     #: What could not be judged, and why.
-    not_verified: tuple[str, ...]
+    not_verified: tuple[Gap, ...]
     source: str = ""
     schema: str = SCHEMA
 
@@ -43,6 +46,10 @@ class Verdict:
     def ok(self) -> bool:
         """Whether no *must* is broken."""
         return not any(f.level == "must" for f in self.findings)
+
+    def unknown(self, *wanted: str) -> tuple[Gap, ...]:
+        """What keeps some rules from an answer."""
+        return tuple(g for g in self.not_verified if set(g.rules) & set(wanted))
 
     def of(self, *wanted: str) -> tuple[Finding, ...]:
         """The broken *must*s of some rules."""
@@ -59,7 +66,8 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
         found = ()
     machine = machine_of(pipeline.definition)
     say(f"{pipeline.source}: {sum(1 for _ in machine.every())} states")
-    findings = [*found, *rules.grammar(pipeline.definition), *rules.expressions(machine)]
+    findings = [*found, *grammar.grammar(pipeline.definition)]
+    findings += [*grammar.expressions(machine), *grammar.members(machine)]
     given = pipeline.input is not None
     sent = pipeline.input if given else Open()
     name = pipeline.execution_name or LONGEST
@@ -75,29 +83,33 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
         if given
     }
     findings += requests.accepted(walk.started, variants)
+    findings += requests.calls(walk.called)
     findings += requests.images(walk.started)
     findings += requests.names(walk.started, other.started)
     findings += requests.hand_over(walk.started, frozenset(_texts(sent)))
     findings += contracts.kept(pipeline.contracts, walk.started)
-    findings += roles.check(machine, walk.started, pipeline.policies)
+    findings += roles.check(machine, walk, pipeline.policies)
     findings += drift(pipeline)
-    not_verified = [f"{state}: {why}" for state, why in walk.not_verified.items()]
+    gaps = list(walk.gaps)
     if not given:
-        not_verified.append("no input: whether paths are sent, and what requests hold of them")
-    if roles.MACHINE not in pipeline.policies:
-        not_verified.append("no policy of the state machine's role")
+        gaps.append(Gap("", RENDERED, "no input: what is sent, and what requests hold of it"))
+    gaps += [
+        Gap("", ("permission",), f"no policy of the {role} role")
+        for role in (roles.MACHINE, roles.JOBS)
+        if role not in pipeline.policies
+    ]
     return Verdict(
         states=tuple(s.name for s in machine.every()),
         findings=tuple(dict.fromkeys(findings)),
         requests=tuple(_rendered(n, s) for n, s in walk.started.items()),
-        not_verified=tuple(not_verified),
+        not_verified=tuple(gaps),
         source=pipeline.source,
     )
 
 
 def _rendered(name: str, start: Started) -> Rendered:
     request, _ = requests.known_part(start.job.request)
-    return Rendered(name, request, tuple(requests.refused(start)))
+    return Rendered(name, start.job.kind.word, request, tuple(requests.refused(start)))
 
 
 def drift(pipeline: Pipeline) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from splatgate.pipeline.answers import Job
@@ -78,6 +79,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """What could not be judged: ``rules`` that have no answer, and why."""
+
+    state: str
+    rules: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Started:
     """A job that the faultless walk started, and what had been started and done before it."""
 
@@ -88,6 +98,11 @@ class Started:
     #: Whether it is started only after something else went wrong.
     after: bool = False
 
+    @cached_property
+    def follows(self) -> frozenset[str]:
+        """States whose jobs were started before."""
+        return frozenset(job.state for job in self.before)
+
 
 def matches(error: str, pattern: str) -> bool:
     """Whether a catcher or retrier of ``pattern`` takes an error (contract 7.4)."""
@@ -96,8 +111,3 @@ def matches(error: str, pattern: str) -> bool:
     if pattern == "States.TaskFailed":
         return not error.startswith("States.") or error == "States.TaskFailed"
     return error == pattern
-
-
-def listed(value: Any) -> list[Any]:
-    """A list, or none where something else stands for it."""
-    return value if isinstance(value, list) else []

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.pipeline.answers import Job
+from splatgate.pipeline.answers import MODELLED, Job
+from splatgate.pipeline.definition import State
+from splatgate.pipeline.lists import listed
 from splatgate.pipeline.paths import Finding, Started
 from splatgate.pipeline.template import UNKNOWN, Open
 from splatgate.sagemaker.instances import INSTANCES
-from splatgate.sagemaker.validate import validate
+from splatgate.sagemaker.validate import unfit_members, validate
 
 #: Images that AWS publishes by tag alone: in its own registries, under names like these.
 _AWS_OWN = re.compile(
@@ -73,6 +75,47 @@ def accepted(
                     if error not in errors:
                         yield Finding(name, "request", "should", f"{error} (when sent {what})")
         yield from _volume(name, start.job.request)
+        yield from _needed(name, start.job.request)
+
+
+def calls(called: dict[str, tuple[State, Any]]) -> Iterator[Finding]:
+    """Calls of other kinds that the service would not know, or that lack what it needs."""
+    for name, (state, sent) in called.items():
+        call = state.call
+        if call is None or call.service not in MODELLED or not isinstance(sent, dict):
+            continue
+        errors = unfit_members(sent, call.operation, call.service)
+        if call.operation == "Publish" and not _TO & sent.keys():
+            errors.append(f"{', '.join(sorted(_TO))}: one of them is needed")
+        yield from (Finding(name, "request", "must", error) for error in errors)
+
+
+#: Where SNS can publish to.
+_TO = {"TopicArn", "TargetArn", "PhoneNumber"}
+
+
+def _needed(name: str, request: dict[str, Any]) -> Iterator[Finding]:
+    """What the model does not require and a job needs: instances, and data for each input."""
+    cluster = request.get("ResourceConfig")
+    where = "ResourceConfig"
+    if isinstance(outer := request.get("ProcessingResources"), dict):
+        cluster, where = outer.get("ClusterConfig"), "ProcessingResources.ClusterConfig"
+    if isinstance(cluster, dict) and not isinstance(cluster, Open):
+        grouped = {"InstanceGroups", "TrainingPlanArn", "InstancePlacementConfig"} & cluster.keys()
+        missing = [m for m in ("InstanceType", "InstanceCount") if not cluster.get(m)]
+        for member in () if grouped else missing:
+            yield Finding(name, "request", "must", f"{where}.{member}: missing, or none")
+    sources = (("InputDataConfig", "DataSource", _DATA), ("ProcessingInputs", "", _PROCESSED))
+    for member, inner, kinds in sources:
+        for number, entry in enumerate(listed(request.get(member))):
+            found = entry.get(inner, {}) if inner and isinstance(entry, dict) else entry
+            if isinstance(found, dict) and not kinds & found.keys():
+                wanted = " or ".join(sorted(kinds))
+                yield Finding(name, "request", "must", f"{member}[{number}]: no {wanted} in it")
+
+
+_DATA = {"S3DataSource", "FileSystemDataSource", "DatasetSource"}
+_PROCESSED = {"S3Input", "DatasetDefinition"}
 
 
 def _volume(name: str, request: dict[str, Any]) -> Iterator[Finding]:

@@ -7,12 +7,14 @@ policy can still refuse.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from splatgate.pipeline.definition import Call, Machine
 from splatgate.pipeline.paths import Finding, Started
+from splatgate.pipeline.walk import Walk
 
 #: Names of the roles that policies can be given for.
 MACHINE, JOBS = "state-machine", "jobs"
@@ -30,12 +32,15 @@ _ACTIONS = {
     ("events", "PutEvents"): "events:PutEvents",
 }
 _PULL = (
-    "ecr:GetAuthorizationToken",
     "ecr:BatchCheckLayerAvailability",
     "ecr:GetDownloadUrlForLayer",
     "ecr:BatchGetImage",
 )
-_LOGS = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
+_LOGS = tuple(
+    f"logs:{verb}"
+    for verb in ("CreateLogGroup", "CreateLogStream", "PutLogEvents", "DescribeLogStreams")
+)
+_REPOSITORY, _GROUP = "arn:aws:ecr:*:*:repository/*", "arn:aws:logs:*:*:log-group:/aws/sagemaker/*"
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,9 @@ class Need:
     passes: bool = False
 
 
-def check(
-    machine: Machine, started: dict[str, Started], policies: dict[str, Any]
-) -> Iterator[Finding]:
+def check(machine: Machine, walk: Walk, policies: dict[str, Any]) -> Iterator[Finding]:
     """Actions that the policies given do not allow."""
-    for role, needs in ((MACHINE, _of_machine(machine, started)), (JOBS, _of_jobs(started))):
+    for role, needs in ((MACHINE, _of_machine(machine, walk)), (JOBS, _of_jobs(walk.started))):
         if role not in policies:
             continue
         told: set[tuple[str, str]] = set()
@@ -61,19 +64,22 @@ def check(
                 continue
             told.add((state, need.action))
             where = f" on {need.resource}" if need.resource else ""
+            only = " to SageMaker alone (iam:PassedToService)" if need.passes else ""
             yield Finding(
-                state, "permission", "must", f"the {role} role may not {need.action}{where}"
+                state, "permission", "must", f"the {role} role may not {need.action}{where}{only}"
             )
 
 
-def _of_machine(machine: Machine, started: dict[str, Started]) -> Iterator[tuple[str, Need]]:
+def _of_machine(machine: Machine, walk: Walk) -> Iterator[tuple[str, Need]]:
+    started = walk.started
     for state in machine.every():
         call = state.call
         if call is None:
             continue
         start = started.get(state.name)
         if call.creates is None:
-            yield from ((state.name, need) for need in _of_call(call))
+            _, sent = walk.called.get(state.name, (state, None))
+            yield from ((state.name, need) for need in _of_call(call, sent))
             continue
         word, name = call.creates.word, start.job.name if start else None
         job = f"{word}-job/{name.lower() if word != 'training' else name}" if name else None
@@ -84,6 +90,7 @@ def _of_machine(machine: Machine, started: dict[str, Started]) -> Iterator[tuple
         if start and start.job.request.get("Tags"):
             yield state.name, Need("sagemaker:AddTags")
         if call.pattern == "sync":
+            yield state.name, Need("sagemaker:ListTags")
             rule = f"arn:aws:events:*:*:rule/{_RULES[word]}"
             for action in ("PutTargets", "PutRule", "DescribeRule"):
                 yield state.name, Need(f"events:{action}", rule)
@@ -93,7 +100,7 @@ def _of_machine(machine: Machine, started: dict[str, Started]) -> Iterator[tuple
             yield state.name, Need("iam:PassRole", known, passes=True)
 
 
-def _of_call(call: Call) -> Iterator[Need]:
+def _of_call(call: Call, sent: Any) -> Iterator[Need]:
     service = _PREFIX.get(call.service, call.service)
     if call.service == "states" and call.operation == "StartExecution":
         yield Need("states:StartExecution")
@@ -102,13 +109,21 @@ def _of_call(call: Call) -> Iterator[Need]:
             yield from map(Need, ("events:PutTargets", "events:PutRule", "events:DescribeRule"))
         return
     if call.pattern != "sync":
-        yield Need(_ACTIONS.get((call.service, call.operation), f"{service}:{call.operation}"))
+        action = _ACTIONS.get((call.service, call.operation), f"{service}:{call.operation}")
+        topic = sent.get("TopicArn") if isinstance(sent, dict) else None
+        yield Need(action, topic if isinstance(topic, str) else None)
 
 
 def _of_jobs(started: dict[str, Started]) -> Iterator[tuple[str, Need]]:
     for name, start in started.items():
-        for action in (*_PULL, *_LOGS):
-            yield name, Need(action)
+        yield name, Need("ecr:GetAuthorizationToken", "*")
+        yield name, Need("cloudwatch:PutMetricData", "*")
+        yield from ((name, Need(action, _REPOSITORY)) for action in _PULL)
+        yield from ((name, Need(action, _GROUP)) for action in _LOGS)
+        for uri in _checkpoints(start.job.request):
+            bucket, _, key = uri.removeprefix("s3://").partition("/")
+            for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+                yield name, Need(action, f"arn:aws:s3:::{bucket}/{key}*")
         for uri in start.job.reads:
             bucket, _, key = uri.removeprefix("s3://").partition("/")
             yield name, Need("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}*")
@@ -118,6 +133,13 @@ def _of_jobs(started: dict[str, Started]) -> Iterator[tuple[str, Need]]:
             yield name, Need("s3:PutObject", f"arn:aws:s3:::{bucket}/{key}*")
         if "KmsKeyId" in str(start.job.request):
             yield from ((name, Need(a)) for a in ("kms:Decrypt", "kms:GenerateDataKey"))
+
+
+def _checkpoints(request: dict[str, Any]) -> list[str]:
+    """Where a job keeps checkpoints: what it deletes there is deleted in S3 (contract 1.5)."""
+    config = request.get("CheckpointConfig")
+    uri = config.get("S3Uri") if isinstance(config, dict) else None
+    return [uri] if isinstance(uri, str) else []
 
 
 def allowed(policy: Any, need: Need) -> bool:
@@ -130,7 +152,8 @@ def allowed(policy: Any, need: Need) -> bool:
             if statement.get("Condition") is None:
                 return False
             continue
-        allows = allows or (not need.passes or _passes(statement))
+        if statement.get("Effect") == "Allow":
+            allows = allows or not need.passes or _passes(statement)
     return allows
 
 
@@ -159,8 +182,10 @@ def _covers(statement: dict[str, Any], need: Need) -> bool:
     resources = statement.get("Resource")
     listed = resources if isinstance(resources, list) else [resources]
     known = [r for r in listed if isinstance(r, str)]
-    if need.resource is None or len(known) < len(listed):
+    if "NotResource" in statement or any(isinstance(r, dict) for r in listed):
         return True
+    if need.resource is None:
+        return any(r.startswith(("*", "arn:", "${")) for r in known)
     return any(_overlaps(r, need.resource) for r in known)
 
 
@@ -172,16 +197,20 @@ def _overlaps(pattern: str, resource: str) -> bool:
     if len(ours) != 6 or len(theirs) != 6:
         return fnmatch.fnmatchcase(resource, pattern)
     return all(
-        o == "*" or fnmatch.fnmatchcase(o.rstrip("*"), t) for o, t in zip(ours, theirs, strict=True)
+        o == "*" or fnmatch.fnmatchcase(o.rstrip("*"), t) or (o.endswith("*") and _begins(t, o))
+        for o, t in zip(ours, theirs, strict=True)
     )
 
 
+def _begins(pattern: str, prefix: str) -> bool:
+    """Whether a pattern allows a part of what a prefix (``key*``) names; parts count as all."""
+    return re.split(r"[*?]", pattern)[0].startswith(prefix.rstrip("*"))
+
+
 def _passes(statement: dict[str, Any]) -> bool:
-    condition = statement.get("Condition")
-    if not condition:
-        return True
-    text = str(condition)
-    return "iam:PassedToService" not in text or "sagemaker.amazonaws.com" in text
+    """Whether a statement lets SageMaker alone be given the role (contract 7.3, trap 30)."""
+    text = str(statement.get("Condition"))
+    return "iam:PassedToService" in text and "sagemaker" in text
 
 
 def _texts(statement: dict[str, Any], member: str) -> list[str]:

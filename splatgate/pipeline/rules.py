@@ -1,4 +1,4 @@
-"""What is wrong with a state machine whatever it is given: grammar, outcome, waiting, retries.
+"""What is wrong with the way that executions go: outcome, waiting, notifiers, retries.
 
 Each rule yields findings; a *must* rests on a known failure (K…), a trap or a section of the
 contract, which its reason names in words.
@@ -7,96 +7,15 @@ contract, which its reason names in words.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import Machine, State
+from splatgate.pipeline.lists import listed, objects
 from splatgate.pipeline.paths import End, Fault, Finding, matches
-from splatgate.pipeline.template import UNKNOWN, Open, PathError, Scope, evaluate
 from splatgate.pipeline.walk import Walk
 
-#: What statelint takes for wrong and Step Functions does not: its grammar is older than `Assign` in
-#: JSONPath machines; whole numbers are floats to everyone else (statelint 3.1.0).
-_NOT_WRONG = (
-    'Field "Assign" not allowed',
-    "but should be a Float",
-    # Its paths know no quoted steps and no variables; `expressions` looks at these.
-    "is not a JSONPath or intrinsic function expression",
-)
 #: Retries that a retrier asks for when it does not say (Amazon States Language, "Retrying").
 DEFAULT_ATTEMPTS = 3
-
-
-def grammar(document: dict[str, Any]) -> Iterator[Finding]:
-    """What the language does not allow: members, types, targets, what is never reached."""
-    from statelint.linter import Linter
-
-    try:
-        problems = Linter.validate(document)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        problems = [f"not Amazon States Language: {type(error).__name__}: {error}"]
-    for problem in problems:
-        if any(text in problem for text in _NOT_WRONG) or _sound_all_the_same(problem):
-            continue
-        yield Finding(_place(problem, document), "asl", "must", problem)
-
-
-def _sound_all_the_same(problem: str) -> bool:
-    """Whether a deployment puts something else in the place of what statelint refuses."""
-    return "${" in problem and "A URI" in problem
-
-
-def _place(problem: str, document: dict[str, Any]) -> str:
-    """The innermost state that statelint's complaint names, or ""."""
-    names = set(_names(document))
-    words = problem.replace('"', "").rpartition("States.")[2]
-    words = words.rpartition("to state State Machine.")[2]
-    fitting = [n for n in names if words.startswith(n)]
-    return max(fitting, key=len, default="")
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("States"), dict):
-            yield from value["States"]
-        for inner in value.values():
-            yield from _names(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _names(inner)
-
-
-def expressions(machine: Machine) -> Iterator[Finding]:
-    """Members that end in ``.$`` and hold neither a path nor an intrinsic function."""
-    for state in machine.every():
-        for text in () if state.jsonata else _dynamic(state.body):
-            try:
-                evaluate(text, UNKNOWN, Scope(Open(), _Any()))
-            except PathError as error:
-                if "refused" not in str(error):
-                    yield Finding(state.name, "asl", "must", f"{text!r}: {error}")
-
-
-class _Any(dict[str, Any]):
-    """Variables of every name."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> Any:
-        return UNKNOWN
-
-
-def _dynamic(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key.endswith(".$") and isinstance(inner, str):
-                yield inner
-            elif key not in ("Branches", "ItemProcessor", "Iterator"):
-                yield from _dynamic(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _dynamic(inner)
 
 
 def outcomes(walk: Walk, *, sound: bool = True) -> Iterator[Finding]:
@@ -135,7 +54,7 @@ def outcomes(walk: Walk, *, sound: bool = True) -> Iterator[Finding]:
                 "should",
                 "when it fails, so does an execution whose work is done; catch States.ALL",
             )
-    if sound and not succeeded and not walk.not_verified:
+    if sound and not succeeded and not walk.gaps:
         where = walk.ends[0].path.trail[-1] if walk.ends else walk.machine.start
         yield Finding(
             where,
@@ -164,7 +83,7 @@ def _instead(walk: Walk, fault: Fault, job: Job) -> bool:
     if fault.job is None or job.state == fault.job.state:
         return True
     start = walk.started[job.state]
-    next_stage = not start.after and any(j.state == fault.job.state for j in start.before)
+    next_stage = not start.after and fault.job.state in start.follows
     return not next_stage and bool(set(job.reads) & set(fault.job.reads))
 
 
@@ -231,9 +150,8 @@ _AFTER = ("SageMaker.ResourceInUseException", "SageMaker.ResourceInUse")
 
 def _attempts(state: State, error: str, *, named: bool = False) -> int:
     """How often an error is retried: the first retrier that matches decides."""
-    retriers = state.body.get("Retry")
-    for retrier in retriers if isinstance(retriers, list) else ():
-        equals = retrier.get("ErrorEquals", ()) if isinstance(retrier, dict) else ()
+    for retrier in objects(state.body.get("Retry")):
+        equals = listed(retrier.get("ErrorEquals"))
         if error in equals or (not named and any(matches(error, str(e)) for e in equals)):
             attempts = retrier.get("MaxAttempts", DEFAULT_ATTEMPTS)
             return attempts if isinstance(attempts, int) else 1

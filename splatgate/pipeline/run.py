@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tarfile
 import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 from splatgate import subject
 from splatgate.container import engine, sweep
@@ -28,7 +28,7 @@ from splatgate.sagemaker.guards import whole
 from splatgate.sagemaker.host import TrainingHost
 from splatgate.sagemaker.request import Request, parse
 
-CONTRACT = ROOT / "pipeline" / "contracts" / "model.json"
+MODEL, DELIVERY = (ROOT / "pipeline" / "contracts" / n for n in ("model.json", "delivery.json"))
 PROFILE = ROOT / "image" / "subject.toml"
 
 
@@ -55,6 +55,8 @@ def main(options: argparse.Namespace) -> int:
     reference = options.image or built_image()
     if reference is None:
         raise BadInput("no image to run: build one (make image) or give --image REF")
+    # A stop by the system must tidy up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = Path(options.out).resolve()
     client = engine.client()
     sweep.sweep_stale(client)
@@ -84,7 +86,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _request(verdict: Verdict, *, full: bool) -> Request:
     """The training state's request; cut to the profile's CPU run unless it is to run in full."""
-    found = [r.request for r in verdict.requests if "TrainingJobName" in r.request]
+    found = [r.request for r in verdict.requests if r.kind == "training"]
     if not found:
         raise BadInput(f"{verdict.source}: renders no training request")
     raw = dict(found[0])
@@ -96,14 +98,18 @@ def _request(verdict: Verdict, *, full: bool) -> Request:
     return parse(raw, "the training state's request")
 
 
+def _layout(contract: Path) -> list[str]:
+    found: list[str] = json.loads(contract.read_text())["layout"]
+    return found
+
+
 def deliver(archive: Path, folder: Path, say: compression.Say) -> list[ToolRun]:
     """What the compression stage does with a model's archive, by the contract of their hand-over.
 
     Raises:
         BadInput: the archive lacks what the contract promises, or the tool cannot be had.
     """
-    contract: dict[str, Any] = json.loads(CONTRACT.read_text())
-    (name,) = contract["layout"]
+    (name,), targets = (_layout(contract) for contract in (MODEL, DELIVERY))
     try:
         tool = compression.install(say)
     except NotVerified as error:
@@ -111,10 +117,10 @@ def deliver(archive: Path, folder: Path, say: compression.Say) -> list[ToolRun]:
     with whole(folder) as temp:
         with tarfile.open(archive) as tar:
             if name not in tar.getnames():
-                raise BadInput(f"{archive}: holds no {name}, as {CONTRACT.name} promises")
+                raise BadInput(f"{archive}: holds no {name}, as {MODEL.name} promises")
             tar.extract(name, temp, filter="data")
         runs = []
-        for target in contract["delivers"]:
+        for target in targets:
             say(f"{name} to {target}")
             runs.append(compression.run(tool, temp, temp / name, target))
         (temp / name).unlink()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from splatgate.pipeline import answers
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
-from splatgate.pipeline.paths import End, Fault, Path, Started, listed
+from splatgate.pipeline.lists import listed, objects
+from splatgate.pipeline.paths import End, Fault, Path, Started
 from splatgate.pipeline.template import UNKNOWN, Open, Scope, render
 from splatgate.pipeline.template import evaluate as value_of
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Errors that stand for any: what a catcher of all is tried with.
 ANY = ("States.ALL", "States.TaskFailed")
+
+
+#: Rules that rest on what a request holds.
+RENDERED = ("request", "image", "name-unique", "hand-over", "timeout", "reference")
 
 
 class Tasks:
@@ -38,6 +43,8 @@ class Tasks:
             yield from self._job(state, path, data, scope)
             return
         sent = self._sent(state, path, data, scope)
+        if path.fault is None or state.name not in self.walk.called:
+            self.walk.called[state.name] = state, sent
         on, answer = path, answers.other(call)
         if call and call.describes:
             name = sent.get(call.describes.name) if isinstance(sent, dict) else None
@@ -78,7 +85,7 @@ class Tasks:
             return
         if not self.walk.faults:
             return
-        errors = [listed(c.get("ErrorEquals"))[:1] for c in listed(state.body.get("Catch"))]
+        errors = [listed(c.get("ErrorEquals"))[:1] for c in objects(state.body.get("Catch"))]
         for error in [str(e[0]) for e in errors if e] or ["States.TaskFailed"]:
             name = "States.TaskFailed" if error in ANY else error
             on = self._fault(path, Fault(state, f"is refused ({name})"))
@@ -109,7 +116,7 @@ class Tasks:
                 state, job, path.jobs, path.between, path.fault is not None
             )
         if state.jsonata:
-            self.walk.not_verified.setdefault(state.name, "its request is written in JSONata")
+            self.walk.gap(state.name, "its request is written in JSONata", *RENDERED)
 
         def begun(of: Job, where: Path) -> Path:
             since = (*where.since, of) if where.fault else ()

@@ -74,6 +74,8 @@ def look_up(path: str, data: Any, scope: Scope) -> Any:
     Raises:
         PathError: there is none.
     """
+    if path == "$":
+        return data
     if path.startswith("$$"):
         value, rest, where = scope.context, path[2:], "the context object"
     elif re.match(r"\$[A-Za-z_]", path):
@@ -147,6 +149,8 @@ def evaluate(expression: str, data: Any, scope: Scope) -> Any:
     Raises:
         PathError: it is neither, or has none.
     """
+    if expression == "$":
+        return data
     if not expression.strip().startswith("States."):
         return look_up(expression.strip(), data, scope)
     value, end = _term(expression, 0, data, scope)

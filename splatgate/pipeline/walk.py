@@ -16,7 +16,8 @@ from typing import Any
 
 from splatgate.pipeline.choice import choose
 from splatgate.pipeline.definition import Machine, State
-from splatgate.pipeline.paths import End, Finding, Path, Started, listed, matches
+from splatgate.pipeline.lists import listed, objects
+from splatgate.pipeline.paths import End, Finding, Gap, Path, Started, matches
 from splatgate.pipeline.tasks import Tasks
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, put, render
 from splatgate.pipeline.template import evaluate as value_of
@@ -24,6 +25,8 @@ from splatgate.pipeline.template import evaluate as value_of
 #: How often a walk may come to one state, and how often after a job ended before its poll loop
 #: counts as endless.
 MAX_VISITS, MAX_ASKED = 40, 6
+#: Rules that rest on the way that an execution takes.
+FLOW = ("failure-ends-in-fail", "status-leaves-loop", "waits-for-job", "succeeds", "reference")
 
 
 class Walk:
@@ -34,7 +37,9 @@ class Walk:
         self.faults = faults
         self.findings: dict[Finding, None] = {}
         self.started: dict[str, Started] = {}
-        self.not_verified: dict[str, str] = {}
+        #: What every other Task sends, where it is known.
+        self.called: dict[str, tuple[State, Any]] = {}
+        self.gaps: dict[Gap, None] = {}
         self.tasks = Tasks(self)
         self.context = {
             "Execution": {
@@ -56,6 +61,10 @@ class Walk:
     def find(self, state: str, rule: str, reason: str, *, must: bool = True) -> None:
         """Note a finding, once."""
         self.findings.setdefault(Finding(state, rule, "must" if must else "should", reason))
+
+    def gap(self, state: str, reason: str, *rules: str) -> None:
+        """Note what cannot be judged, once."""
+        self.gaps.setdefault(Gap(state, rules, reason))
 
     def run(self, machine: Machine, path: Path, scope: Scope) -> Iterator[End]:
         """Every end of a walk through a machine, from ``path``."""
@@ -95,7 +104,7 @@ class Walk:
             )
             return None
         if count > MAX_VISITS:
-            self.not_verified.setdefault(state.name, f"visited more than {MAX_VISITS} times")
+            self.gap(state.name, f"visited more than {MAX_VISITS} times", "status-leaves-loop")
             return None
         seen = path.seen
         if count > 1:
@@ -117,7 +126,9 @@ class Walk:
     def _lost(self, state: State, path: Path, error: PathError) -> End:
         """An execution that ends because a path leads nowhere."""
         after = f" (after {path.fault.told})" if path.fault else ""
-        self.find(state.name, "reference", f"{error}{after}", must=not path.guessed)
+        # A function that fails on an error's text ends the execution all the same, in other words.
+        sure = not path.guessed and not (path.fault and "IntrinsicFailure" in str(error))
+        self.find(state.name, "reference", f"{error}{after}", must=sure)
         return End(path, "States.Runtime", str(error))
 
     def _step(self, state: State, path: Path, scope: Scope) -> Iterator[Path | End]:
@@ -129,6 +140,8 @@ class Walk:
             yield End(path, str(body.get("Error", "States.Fail")), body.get("Cause", ""))
             return
         data = UNKNOWN if state.jsonata else self._given(state, path.data, scope)
+        if kind == "Choice" and state.jsonata:
+            self.gap(state.name, "it chooses by JSONata", *FLOW)
         if kind == "Choice":
             yield from self._choice(state, path, data, scope)
         elif kind == "Task":
@@ -214,7 +227,7 @@ class Walk:
         self, state: State, path: Path, data: Any, error: str, cause: Any, scope: Scope
     ) -> Path | End:
         """Go where a state's catchers send an error, or end."""
-        for catcher in listed(state.body.get("Catch")):
+        for catcher in objects(state.body.get("Catch")):
             if not any(matches(error, str(e)) for e in listed(catcher.get("ErrorEquals"))):
                 continue
             told = {"Error": error, "Cause": cause}

@@ -42,11 +42,11 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
 
 
 @functools.cache
-def _model() -> Any:
+def _model(service: str = "sagemaker") -> Any:
     # Importing botocore takes a third of a second; most verbs never need it.
     import botocore.session
 
-    return botocore.session.get_session().get_service_model("sagemaker")
+    return botocore.session.get_session().get_service_model(service)
 
 
 @functools.cache
@@ -55,12 +55,22 @@ def _input_shape(operation: str) -> Any:
 
 
 @functools.cache
-def members_of_answer(operation: str) -> tuple[str, ...]:
+def members_of_answer(operation: str, service: str = "sagemaker") -> tuple[str, ...]:
     """Members of an operation's answer; none where the service has no such operation."""
-    if operation not in _model().operation_names:
+    if operation not in _model(service).operation_names:
         return ()
-    shape = _model().operation_model(operation).output_shape
+    shape = _model(service).operation_model(operation).output_shape
     return tuple(shape.members) if shape else ()
+
+
+def unfit_members(request: Mapping[str, Any], operation: str, service: str) -> list[str]:
+    """Members of a request that an operation does not have, and those that it lacks."""
+    if operation not in _model(service).operation_names:
+        return [f"{service} has no {operation}"]
+    shape = _model(service).operation_model(operation).input_shape
+    known, needed = (shape.members, shape.required_members) if shape else ({}, ())
+    missing = [f"{name}: missing" for name in needed if name not in request]
+    return missing + [f"{name}: no such member" for name in request if name not in known]
 
 
 def _walk(shape: Any, value: object, path: str) -> Iterator[str]:

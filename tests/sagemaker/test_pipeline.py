@@ -5,12 +5,14 @@ stopped and to end well, and each request is rendered and held against the servi
 """
 
 import json
+import re
 
 import pytest
 
 from splatgate.doors import JobSpec
-from splatgate.outcomes import Blocked
-from splatgate.provide import TRAINS
+from splatgate.outcomes import Blocked, NotVerified
+from splatgate.pipeline.contracts import lacks
+from splatgate.provide import PLY, TRAINS
 
 VALID = "test_definition_is_valid"
 
@@ -19,7 +21,10 @@ def broken(pipeline, *rules: str) -> str:
     """The broken musts of some rules, one a line; "" where none is."""
     if not pipeline.states and "json" not in rules:
         raise Blocked(VALID, "no state could be read")
-    return "\n".join(f"{f.state or 'the machine'}: {f.reason}" for f in pipeline.of(*rules))
+    found = "\n".join(f"{f.state or 'the machine'}: {f.reason}" for f in pipeline.of(*rules))
+    if not found and (gaps := pipeline.unknown(*rules)):
+        raise NotVerified("; ".join(f"{g.state} {g.reason}".strip() for g in gaps))
+    return found
 
 
 @pytest.mark.sagemaker_pipeline
@@ -149,35 +154,78 @@ def test_roles_allow_what_requests_need(pipeline):
 
 
 @pytest.mark.sagemaker_pipeline
-def test_deployed_machine_is_its_source(pipeline):
-    """What is deployed is what was judged, state by state."""
-    assert not (found := broken(pipeline, "drift")), found
+@pytest.mark.needs(PLY)
+def test_hand_overs_hold_what_was_agreed(contracts, truth, scene):
+    """The scene that is trained on, and the archive that training leaves, are as the contracts say.
+
+    `sparse/` against `sparse/0/`, a scene without its images, a .ply two folders down: each was a
+    change on one side only (K31, K32, K45). The other side is held to the same file.
+    """
+    files = [p.relative_to(scene.path).as_posix() for p in scene.path.rglob("*") if p.is_file()]
+    held = {"scene": files, "model": [member.path for member in truth.members]}
+    for name, found in held.items():
+        layout = contracts[name].get("layout")
+        assert layout, f"contract {name} names no file"
+        missing = lacks(contracts[name], found)
+        assert not missing, f"contract {name}: no {', '.join(missing)}; it holds {found[:5]}"
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(TRAINS)
+def test_metrics_of_the_request_are_logged(training_state, trained):
+    """Each MetricDefinition of the request matches a line of the trainer's log, with its number.
+
+    A regular expression that never matches gives an empty metric, and no error (trap 31).
+    """
+    defined = training_state["AlgorithmSpecification"].get("MetricDefinitions", ())
+    found = {m["Name"]: re.findall(m["Regex"], trained.text) for m in defined}
+    never = [name for name, values in found.items() if not values or not as_number(values[0])]
+    assert not never, f"{', '.join(never)}: no number in the log; mend the Regex"
+
+
+def as_number(text: object) -> bool:
+    """Whether a metric's first group is a number."""
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.sagemaker_pipeline
 @pytest.mark.needs(TRAINS, "test_requests_are_accepted")
-def test_training_request_is_understood(training_state, brief, run_job, door, profile):
+def test_training_request_is_understood(training_state, trained, brief, run_job, door, profile):
     """The trainer takes the parameters that the training state sends, under the names it sends.
 
     Sent as HyperParameters and read from the environment only, they were defaults (K43). The job
-    is cut short by the profile's own parameters; those of the request that it does not need to cut
-    are in the effective configuration.
+    runs with the request's own command, environment and parameters, cut short by the profile's;
+    those that need no cut are in the effective configuration.
     """
     channels = {c["ChannelName"] for c in training_state.get("InputDataConfig", ())}
     wanted = profile.run.channel
     assert wanted in channels, f"channels {sorted(channels)}; the trainer reads {wanted}"
+    known = effective(trained, door, profile)
     sent = dict(training_state.get("HyperParameters", {}))
+    unknown = sorted(sent.keys() - known.keys())
+    assert not unknown, f"sends {', '.join(unknown)}, of which the trainer knows nothing"
     environment = dict(training_state.get("Environment", {}))
-    spec = JobSpec("pipeline", {**sent, **brief}, environment=environment, trains=False)
+    algorithm = training_state["AlgorithmSpecification"]
+    command = {k: v for k, v in algorithm.items() if k.startswith("Container")}
+    spec = JobSpec("pipeline", {**sent, **brief}, "scene", environment, command, trains=False)
     job = run_job(spec)
     assert job.status == "Completed", f"its request ended {job.status}: {job.failure_reason}"
+    found = effective(job, door, profile)
+    differing = {
+        name: f"sent {value}, effective {found.get(name)}"
+        for name, value in sent.items()
+        if name not in brief and str(found.get(name)) not in (value, f"{value}.0")
+    }
+    assert not differing, f"{differing}; read /opt/ml/input/config/hyperparameters.json"
+
+
+def effective(job, door, profile) -> dict[str, object]:
+    """The configuration that a job wrote as the one in force."""
     path = door.artefact(job, profile.outputs.config)
     assert path, f"no {profile.outputs.config} in the model; write the effective configuration"
     written = json.loads(path.read_text())
-    effective = written[profile.outputs.config_key] if profile.outputs.config_key else written
-    differing = {
-        name: f"sent {value}, effective {effective.get(name)}"
-        for name, value in sent.items()
-        if name not in brief and str(effective.get(name)) not in (value, f"{value}.0")
-    }
-    assert not differing, f"{differing}; read /opt/ml/input/config/hyperparameters.json"
+    return written[profile.outputs.config_key] if profile.outputs.config_key else written
