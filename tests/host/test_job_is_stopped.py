@@ -25,9 +25,9 @@ EBS = "ml.m5.xlarge"
 
 
 @pytest.fixture
-def gigabytes() -> int:
-    """Size of the job's disk, by which its loop devices are known, where there can be some."""
-    return random.randint(1, 8)
+def gigabytes(worker_id: str) -> int:
+    """Size of the job's disk, by which its loop devices are told from those of other workers."""
+    return 1 + int(worker_id.removeprefix("gw").replace("master", "0"))
 
 
 @pytest.fixture
