@@ -82,13 +82,12 @@ def test_stopped_at_any_moment(
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     told = f"{signal.Signals(number).name} after {seconds:.2f} s: {said.decode()}"
-    if number == signal.SIGKILL or process.returncode < 0:
-        # Nothing had a chance to tidy up; the next start does, whatever it is asked for.
+    if process.returncode != 130:
+        # Killed, or Python itself was still starting: nothing could tidy up. The next start does.
+        assert number == signal.SIGKILL or ": starting" not in said.decode(), told
         again = job(probe, request_file, scene, "--stop", "^hanging$")
         more, _ = again.communicate(timeout=60)
         assert again.returncode == 1, f"{told}\nand again: {more.decode()}"
-    else:
-        assert process.returncode == 130, told
     assert left(client, process.pid) == [], told
     assert disks(gigabytes * 10**9) == [], told
     hidden = [p.name for p in request_file.parent.iterdir() if p.name.startswith(".")]
