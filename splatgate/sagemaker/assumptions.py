@@ -174,6 +174,6 @@ def ignored(raw: Mapping[str, Any]) -> list[str]:
         place: Any = raw
         for name in parents:
             place = place.get(name) if isinstance(place, Mapping) else None
-        if isinstance(place, Mapping) and place.get(last) not in (None, False, {}, []):
+        if isinstance(place, Mapping) and place.get(last) not in (None, False, "", {}, []):
             lines.append(f"ignored: {path}: {why}")
     return lines

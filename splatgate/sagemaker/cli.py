@@ -24,7 +24,7 @@ from splatgate.sagemaker import stages
 from splatgate.sagemaker.assumptions import Assumptions, assume
 from splatgate.sagemaker.attempt import Mishap
 from splatgate.sagemaker.host import KEEP, TrainingHost
-from splatgate.sagemaker.request import Channel, Request, load
+from splatgate.sagemaker.request import CHANNEL_NAME, Channel, Request, load
 from splatgate.sagemaker.result import job_json, metric_points
 from splatgate.sagemaker.s3 import download, upload
 from splatgate.sagemaker.validate import validate
@@ -179,10 +179,9 @@ class _Befalls(NamedTuple):
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def _matches(option: str, pattern: str) -> Callable[[str], bool]:
@@ -222,7 +221,7 @@ def _checkpoints(request: Request, given: str | None, scratch: Path) -> Path | N
         return None
     if given.startswith("s3://"):
         source = Channel("checkpoints", "File", given, "S3Prefix", "FullyReplicated")
-        download(_s3(), source, scratch / "checkpoints")
+        download(_s3(), source, scratch / "checkpoints", _say)
         return scratch / "checkpoints"
     if not Path(given).is_dir():
         raise BadInput(f"--checkpoints {given}: no such folder; give the folder that holds them")
@@ -247,6 +246,9 @@ def _channels(request: Request, given: Sequence[str], scratch: Path) -> dict[str
         name, equals, folder = text.partition("=")
         if not equals or name not in names:
             folder = text
+            if equals and CHANNEL_NAME.fullmatch(name) and not Path(text).exists():
+                known = ", ".join(names) or "none"
+                raise BadInput(f"--scene {text}: no channel {name}; the request has {known}")
             if len(names) != 1 and "training" not in names:
                 raise BadInput(
                     f"--scene {text}: channels are {', '.join(names) or 'none'}; give CHANNEL=DIR"
@@ -274,7 +276,7 @@ def _fetch(channel: Channel, scratch: Path) -> Path:
     folder = scratch / "channels" / channel.name
     _say(f"channel {channel.name}: fetching {channel.uri}")
     try:
-        download(_s3(), channel, folder)
+        download(_s3(), channel, folder, _say)
     except BadInput as error:
         raise BadInput(f"{error}; --scene {channel.name}=DIR takes other data") from None
     return folder

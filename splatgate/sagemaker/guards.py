@@ -16,11 +16,15 @@ from splatgate.sagemaker.stage import HostFailed
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to replace anything but an earlier job's evidence.
+    """Refuse to replace anything but an earlier job's evidence; make the folder above it.
 
     Raises:
-        BadInput: the folder holds other things.
+        BadInput: the folder holds other things, or cannot be made.
     """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder}: {error.strerror}; give a folder that can be made") from None
     if folder.exists() and not (folder / "job.json").is_file():
         if not folder.is_dir():
             raise BadInput(f"{folder}: is no folder; give a new one for the evidence")
@@ -86,7 +90,6 @@ def whole(folder: Path) -> Iterator[Path]:
 
     Siblings that killed processes have left vanish as well.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."
     sweep.sweep_folders(folder.parent, prefix)
     temp = Path(tempfile.mkdtemp(prefix=f"{prefix}{sweep.controller()}.", dir=folder.parent))

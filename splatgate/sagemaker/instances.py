@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splatgate.evidence import Limits
-from splatgate.sagemaker.assumptions import MIB, Assumptions
+from splatgate.sagemaker.assumptions import MIB
+from splatgate.sagemaker.assumptions import Assumptions as Assumptions
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ The client is boto3's S3 client; nothing here creates one.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,9 @@ from splatgate.evidence import BadInput
 from splatgate.sagemaker.channels import files_below, manifest_paths, relative_paths
 from splatgate.sagemaker.guards import unfit
 from splatgate.sagemaker.request import Channel, Request
+
+#: How often fetching says how far it is (seconds).
+SAY_EVERY = 5.0
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -28,7 +32,9 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def download(s3: Any, channel: Channel, into: Path) -> list[str]:
+def download(
+    s3: Any, channel: Channel, into: Path, say: Callable[[str], None] = lambda text: None
+) -> list[str]:
     """Fetch a File or FastFile channel to folder ``into``; returns the relative paths, sorted.
 
     Raises:
@@ -46,7 +52,11 @@ def download(s3: Any, channel: Channel, into: Path) -> list[str]:
             raise BadInput(
                 f"channel {channel.name}: no objects under {channel.uri}; check the prefix"
             )
-        for uri, path in found.items():
+        said = time.monotonic()
+        for number, (uri, path) in enumerate(found.items()):
+            if time.monotonic() - said >= SAY_EVERY:
+                said = time.monotonic()
+                say(f"channel {channel.name}: {number} of {len(found)} objects fetched")
             parts = PurePosixPath(path).parts
             if ".." in parts or not parts:
                 raise BadInput(f"channel {channel.name}: {uri} would leave the channel's folder")
