@@ -45,7 +45,7 @@ class Parameter:
         if self.choices:
             return " or ".join(self.choices)
         kind = "a whole number" if self.type is int else "a number"
-        return f"{kind} from {self.low:g} to {self.high:g}" + (", or 0" if self.zero else "")
+        return f"{kind} from {self.low:.15g} to {self.high:.15g}" + (", or 0" if self.zero else "")
 
 
 def _row(
