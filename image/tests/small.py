@@ -17,11 +17,18 @@ from trainer.scene import read_scene
 VIEWS, SIZE = 6, (64, 48)
 
 
-def make_scene(root: Path, camera_model: str = "PINHOLE", text: bool = False) -> Path:
+def make_scene(
+    root: Path,
+    camera_model: str = "PINHOLE",
+    text: bool = False,
+    parameters: list[float] | None = None,
+) -> Path:
     """A textured plane seen by six cameras in a row, written by pycolmap; returns ``root``."""
     draw = np.random.default_rng(0)
     rec = pycolmap.Reconstruction()
     camera = pycolmap.Camera.create_from_model_name(1, camera_model, 50.0, *SIZE)
+    if parameters:
+        camera.params = parameters
     rec.add_camera_with_trivial_rig(camera)
     points = np.c_[draw.uniform(-2, 2, (300, 2)), draw.uniform(3.9, 4.1, 300)]
     colors = (127 + 120 * np.sin(points * 3)).clip(0, 255).astype(np.uint8)

@@ -79,6 +79,14 @@ def test_state_of_the_optimiser_is_resumed(whole: Path) -> None:
     assert found["moments"]["means"]["exp_avg"].any()
 
 
+def test_resumes_before_the_first_gradient_of_a_tensor(tmp_path: Path) -> None:
+    """Colour above degree 0 has no moments until its degree is in use."""
+    base = make_job(tmp_path, max_iterations=6, sh_every=1000, eval_every=0)
+    assert run(base) == 0
+    assert run(base) == 0
+    assert metrics(base)["resumed_from"] == 5
+
+
 def test_foreign_checkpoint_is_ignored_with_a_line(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ _FREE = frozenset({"device", "max_minutes", "log_every", "eval_every", "checkpoi
 def fingerprint(config: Config, scene_digest: str) -> str:
     """What a checkpoint belongs to: the scene and every parameter that shapes the result."""
     bound = {n: v for n, v in config.values().items() if n not in _FREE}
-    text = json.dumps([1, scene_digest, bound], sort_keys=True)
+    text = json.dumps([2, scene_digest, bound], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
