@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
     def keep(signoff: Signoff) -> None:
         files = outputs.write(signoff, out, pages, key)
-        store.put(digest, files)
+        store.put(digest, signoff, files)
 
     if options.promote:
         # Kept before the registry is touched, so that no release is without its sign-off.
@@ -145,7 +145,7 @@ def judge(
         image=replace(image, ref=ref, manifest_digest=digest),
         why=why,
         about=named.policy.about,
-        created=today.isoformat(timespec="seconds"),
+        created=today.isoformat(timespec="milliseconds"),
         lines=lines,
         refused=tuple(refused),
         missing=tuple(gaps),
@@ -162,7 +162,7 @@ def judge(
         policy_known=known == {named.sha256} if known else None,
         approver=options.approver,
         compared=decide.compare(lines, measured, last) if last else None,
-        history=tuple(past for s in same for past in (*s.history, _past(s))),
+        history=_history(same),
         exit=status,
     )
     return signoff, taken, where
@@ -188,6 +188,15 @@ def _staged(
         parsed = parse(ref)
         return f"{parsed.repository}@{digest}" if parsed.host else ref, digest
     return image.ref or "REF", None
+
+
+def _history(same: Sequence[Signoff]) -> tuple[Past, ...]:
+    """Every earlier decision on a digest, once, the oldest first."""
+    known: dict[str, Past] = {}
+    for past in (p for s in same for p in (*s.history, _past(s))):
+        if past.created not in known or past.released:
+            known[past.created] = past
+    return tuple(known[created] for created in sorted(known))
 
 
 def _past(signoff: Signoff) -> Past:
