@@ -66,7 +66,7 @@ def head(signoff: Signoff) -> str:
         ("full", "Manifest digest", mono(signoff.manifest_digest or "not pushed")),
         ("full", "Image id", mono(image.image_id or "unknown")),
         ("full", "Policy", f"{text(signoff.policy)}: {text(signoff.about)}"),
-        ("", "Image", mono(name_of(signoff))),
+        ("full", "Image", mono(name_of(signoff))),
         ("", "Size, unpacked", number(image.bytes, "bytes") if image.bytes else "unknown"),
         ("", "GPU code for", text(", ".join(image.archs) or "not declared")),
         ("", "Host driver, at least", text(image.driver_floor or "not declared")),
