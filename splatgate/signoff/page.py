@@ -21,8 +21,8 @@ MARKS = {"conformant": "✓", "partial": "○", "non-conformant": "✕"}
 #: Curves of the page, in this order: name as in a subject profile, title, unit.
 CURVES = (
     ("train:loss", "Loss", ""),
-    ("train:psnr", "PSNR of training views", "dB"),
-    ("test:psnr", "PSNR of held-out views", "dB"),
+    ("train:psnr", "Training PSNR", "dB"),
+    ("test:psnr", "Held-out PSNR", "dB"),
     ("train:gaussians", "Gaussians", "count"),
     (STEP_TIME, "Step time", "ms"),
 )
@@ -229,8 +229,9 @@ def quality(signoff: Signoff, media: Media) -> str:
             if known
             else ""
         )
+        size = f'width="{known.width}" height="{known.height}"' if known else ""
         pictures = "".join(
-            f'<img src="{uri}" alt="{what} of {text(view.name)}" loading="lazy">'
+            f'<img src="{uri}" alt="{what} of {text(view.name)}" {size}>'
             for what, uri in (
                 ("photograph", view.photo),
                 ("rendering", view.render),
