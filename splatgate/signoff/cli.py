@@ -18,7 +18,7 @@ from splatgate.evidence import BadInput, Registry, to_json, write_bytes
 from splatgate.record import Check, ImageFacts
 from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.signoff import attest, decide, intake, outputs, policy
-from splatgate.signoff.decide import Override, Past, Signoff
+from splatgate.signoff.document import Override, Past, Signoff
 from splatgate.signoff.intake import Refusal, Taken
 from splatgate.signoff.measures import legible, measure, merge
 from splatgate.signoff.promote import NotPromoted, promote, same_image, staged

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from splatgate.evidence import BadInput, from_json, write_bytes
-from splatgate.signoff.decide import Signoff
+from splatgate.signoff.document import Signoff
 
 #: Files of a sign-off, by their endings.
 ENDINGS = ("json", "intoto.json", "html")
