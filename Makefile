@@ -42,8 +42,8 @@ test-gpu: $(TOX)  ## the gpu lane, on a machine with a GPU, torch and gsplat
 lint: $(TOX)  ## ruff and mypy
 	@$(RUN) lint
 
-bench: $(TOX)  ## train and time the trainer on this machine
-	@$(RUN) bench -- --scene tests/scenes/brighton_beach $(ARGS)
+bench: $(TOX)  ## time the container lane, and the same facts by container-structure-test
+	@$(RUN) bench-suite -- $(ARGS)
 
 clean:  ## remove what make made here; images stay in the engine
 	rm -rf .tox build

@@ -36,9 +36,8 @@ def image(door: Recorded) -> Image:
 def pushed(door: Recorded) -> Registry:
     """What a registry serves as the image under judgement."""
     found = door.registry()
-    for answer in (found.image, found.request):
-        if answer and answer.error:
-            raise CannotLook(answer.error)
+    if found.image.error:
+        raise CannotLook(found.image.error)
     return found
 
 

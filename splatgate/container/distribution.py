@@ -194,8 +194,9 @@ class Distribution:
                 continue
             self.schemes = (scheme,)
             return answer
-        text = " ".join(str(problem).split())[:160]
-        raise RegistryError(f"{self.host}: does not answer: {text}; check host and network")
+        # The cause stands last, in the shells of two libraries.
+        text = " ".join(str(problem).split()).rpartition(": ")[2].rstrip("'\")")
+        raise RegistryError(f"{self.host}: does not answer: {text[:160]}; check host and network")
 
     def _authorize(self, challenge: str) -> str | None:
         """The Authorization header that answers a challenge, or None: there is no login."""

@@ -74,13 +74,15 @@ def ask(ref: str) -> tuple[Answer, Client | None]:
         served = serve(there, where, ref)
         if served is None:
             return Answer(ref), there
-        pushed = there.pushed(served.digest)
-        return Answer(
-            ref=ref,
-            served=served,
-            mutable=False if where.digest else there.mutable(where.manifest),
-            pushed=pushed.isoformat() if pushed else None,
-        ), there
+        found = Answer(ref, served, mutable=False if where.digest else None)
+        # Who may pull need not be allowed to ask for these.
+        with suppress(RegistryError):
+            if where.digest is None:
+                found = replace(found, mutable=there.mutable(where.manifest))
+        with suppress(RegistryError):
+            pushed = there.pushed(served.digest)
+            found = replace(found, pushed=pushed.isoformat() if pushed else None)
+        return found, there
     except BadInput as error:
         return Answer(ref, error=str(error)), None
 

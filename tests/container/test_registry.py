@@ -5,7 +5,7 @@ import re
 import pytest
 
 from splatgate.facts import MANIFESTS, MOVING_TAGS
-from splatgate.outcomes import NotVerified
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
 
 
 @pytest.mark.build_pushed
@@ -16,7 +16,7 @@ def test_registry_serves_the_image_judged(pushed, image):
     and one that was pushed before the last build runs the image before it. The manifest's
     configuration has the image's id, whatever the tag says.
     """
-    for answer in filter(None, (pushed.image, pushed.request)):
+    for answer in answers(pushed):
         served = answer.served
         tags = f" (it has {some(pushed.tags)})" if pushed.tags else ""
         assert served, f"{answer.ref}: nothing there{tags}; push the image judged"
@@ -37,12 +37,11 @@ def test_the_next_build_cannot_take_its_name(pushed):
     nothing is left to go back to (K50). A tag is resolved when a job starts: a request names the
     digest, or a tag of a repository whose tags are immutable (contract section 4, trap 20).
     """
-    request = pushed.request
-    assert request is None or request.mutable is False, (
-        f"the request names {request.ref}, a tag that can be moved; name {request.served.digest}, "
-        "or make the repository's tags immutable"
+    digest, *named = (there(answer).digest for answer in answers(pushed))
+    assert not named or pushed.request.mutable is False, (
+        f"the request names {pushed.request.ref}, a tag that can be moved; name {named[0]}, or "
+        "make the repository's tags immutable"
     )
-    digest = pushed.image.served.digest
     tags = sorted(tag for tag, found in pushed.tags.items() if found == digest)
     own = [tag for tag in tags if not re.fullmatch(MOVING_TAGS, tag, re.IGNORECASE)]
     if not own and not pushed.tags_complete:
@@ -61,15 +60,30 @@ def test_registry_serves_one_manifest_and_no_index(pushed):
     From buildx 0.10 on a push for one platform is an index with an attestation as second child,
     unless told otherwise, and SageMaker has refused these (contract section 4, trap 19; K48).
     """
-    for answer in filter(None, (pushed.image, pushed.request)):
-        if answer.served is None:
-            raise NotVerified(f"{answer.ref}: the registry has no such manifest")
-        kind = answer.served.media_type
-        children = ", ".join(child.attests or child.platform for child in answer.served.children)
+    for answer in answers(pushed):
+        served = there(answer)
+        kind = served.media_type
+        children = ", ".join(child.attests or child.platform for child in served.children)
         assert kind in MANIFESTS, (
             f"{answer.ref} is {kind}{f' of {children}' if children else ''}; push one image: "
             "buildx build --platform linux/amd64 --provenance=false --sbom=false"
         )
+
+
+def answers(pushed):
+    """What was answered about the image, and about the request's where one was given."""
+    yield pushed.image
+    if pushed.request:
+        if pushed.request.error:
+            raise CannotLook(pushed.request.error)
+        yield pushed.request
+
+
+def there(answer):
+    """What is served; the first check tells where there is nothing."""
+    if answer.served is None:
+        raise Blocked("test_registry_serves_the_image_judged", f"{answer.ref}: nothing there")
+    return answer.served
 
 
 def some(tags):

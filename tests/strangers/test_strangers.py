@@ -4,7 +4,7 @@ Each folder has a Dockerfile and ``expected.toml``, written before the image was
 
     [fails]          item = patterns; together they match every reason for which a must check fails
     [not_verified]   item = pattern that the reason of one of its checks matches
-    holds = [...]    items that hold; ITEM/LANE for one lane
+    holds = [...]    items that hold
     errors = "..."   pattern of the reason for which the image cannot be looked into, if so
 
 No other item fails, and no check ends in an error. Run with an engine: ``pytest tests/strangers``.
@@ -109,12 +109,11 @@ def differences(expected, record):
         ]
         if not any(matches([pattern], text) for text in said):
             found.append(f"{item}, not verified, and nobody says {pattern}: {said}")
-    for name in expected.get("holds", ()):
-        item, _, lane = name.partition("/")
-        state = record.items[item]
-        held = state.lanes.get(lane) if lane else state.state
-        if held != State.HELD:
-            found.append(f"{name} is {held}")
+    found += [
+        f"{item} is {record.items[item].state}"
+        for item in expected.get("holds", ())
+        if record.items[item].state != State.HELD
+    ]
     errors = expected.get("errors")
     found += [
         f"{c.name} ends in an error: {c.reason}"
@@ -137,6 +136,6 @@ def test_expectations_name_items_of_the_checklist():
     for name in NAMES:
         expected = tomllib.loads((HERE / name / "expected.toml").read_text())
         named = {*expected["fails"], *expected.get("not_verified", ())}
-        named |= {entry.partition("/")[0] for entry in expected.get("holds", ())}
+        named |= set(expected.get("holds", ()))
         assert named <= known.keys(), (name, named - known.keys())
         assert expected["story"], name

@@ -6,12 +6,14 @@ moto stands for ECR: the claim is about what we ask it, and its digests are not 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
+import docker.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splatgate.container import distribution, registry
+from splatgate.container import distribution, image, registry
 from splatgate.container.distribution import INDEXES, OCI, SCHEMA2, Manifest, RegistryError
 from splatgate.container.ecr import Ecr
 from splatgate.container.reference import Reference, parse
@@ -289,6 +291,18 @@ def test_ecr_is_asked_for_manifest_tags_age_and_mutability(ecr):
     assert registry.look(f"{ECR}/none:v1").image.served is None
 
 
+def test_who_may_only_pull_from_ecr_is_told_what_is_served(ecr, monkeypatch):
+    Ecr(parse(f"{ECR}/trainer:v1")).put(manifest_of(), "v1")
+
+    def denied(self):
+        raise RegistryError("AccessDeniedException")
+
+    monkeypatch.setattr(Ecr, "details", denied)
+    seen = registry.look(f"{ECR}/trainer:v1")
+    assert seen.image.served.image_id == DIGEST
+    assert (seen.image.pushed, seen.tags, seen.tags_complete) == (None, {}, False)
+
+
 def test_ecr_promotes_the_bytes_and_twice_is_no_error(ecr):
     manifest = manifest_of()
     Ecr(parse(f"{ECR}/trainer")).put(manifest, "staged")
@@ -307,6 +321,26 @@ def test_ecr_refuses_to_move_a_tag_that_stays(ecr):
     assert registry.look(f"{ECR}/trainer:v1").image.mutable is False
     with pytest.raises(RegistryError, match="v1"):
         registry.promote(f"{ECR}/trainer", manifest_of("sha256:" + 64 * "b").digest, "v1")
+
+
+def test_an_image_of_ecr_is_pulled_with_a_login_of_its_own(ecr):
+    ref, pulled = f"{ECR}/trainer:v1", {}
+
+    class Images:
+        """The engine's, which has none."""
+
+        def get(self, name):
+            if not pulled:
+                raise docker.errors.ImageNotFound(name)
+            attrs = {"Id": DIGEST, "Os": "linux", "Architecture": "amd64", "Size": 1}
+            return SimpleNamespace(attrs=attrs, history=list)
+
+        def pull(self, name, **asked):
+            pulled.update(asked, name=name)
+
+    assert image.see(SimpleNamespace(images=Images()), ref).ref == ref
+    assert (pulled["name"], pulled["platform"]) == (ref, "linux/amd64")
+    assert pulled["auth_config"]["username"] == "AWS"
 
 
 @pytest.mark.parametrize(

@@ -10,4 +10,4 @@ CHANNEL = Path("/opt/ml/input/data/training")
 def photographs():
     """The photographs, in an order of our own."""
     found = np.array([str(path) for path in CHANNEL.rglob("*.[jJ][pP]*[gG]")])
-    return np.sort(found)
+    return np.sort(found).tolist()
