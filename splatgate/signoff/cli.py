@@ -124,7 +124,8 @@ def judge(
             taken.append(one)
     refused += intake.expired(named, options.policies)
     ref, digest = _staged(taken, where, image)
-    lines = decide.lines(decide.merge(taken, catalogue()), named, checklist)
+    checks = catalogue()
+    lines = decide.lines(decide.merge(taken, checks), named, checklist)
     measured = merge([measure(t.folder) for t in taken if t.folder])
     gaps = decide.missing(lines, checklist, ref, named.policy.gpu)
     today = datetime.now(UTC)
@@ -156,7 +157,10 @@ def judge(
         counts=decide.tally(lines),
         never=tuple(
             decide.never(
-                [decide.source(t) for t in taken], [s for x in earlier for s in x.sources], ref
+                [decide.source(t) for t in taken],
+                [s for x in earlier for s in x.sources],
+                ref,
+                {c.lane for c in checks},
             )
         ),
         policy_known=known == {named.sha256} if known else None,

@@ -206,7 +206,8 @@ def gaps(signoff: Signoff) -> str:
 def never(signoff: Signoff) -> str:
     """What no record of any machine has shown."""
     listed = "".join(
-        f"<li>{text(x.what)} <small>{text(x.why)}</small>{command(x.command)}</li>"
+        f"<li>{text(x.what)} <small>{text(x.why)}</small>"
+        f"{command(x.command) if x.command else ''}</li>"
         for x in signoff.never
     )
     lead = "Made from the origins of these records and of all in the store."
