@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splatgate.checklist import LANES
+from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.record import Record
-from splatgate.run import DEFAULT_SCENE, ROOT, built_image
+from splatgate.run import DEFAULT_SCENE, GIVEN, ROOT, built_image
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.
@@ -25,6 +26,7 @@ VERBS = {
     "image": ("splatgate.container.build:main", "build our trainer image"),
     "judge": ("splatgate.cli:judge", "look at an image and judge it, or judge recorded evidence"),
     "faults": ("splatgate.proof.cli:main", "prove that the judge can say no"),
+    "checks": ("splatgate.proof.published:main", "the catalogue of checks, from their docstrings"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
@@ -89,6 +91,16 @@ def judge(argv: Sequence[str]) -> int:
         "--pushed", metavar="REF", help="where in a registry a local image was pushed to"
     )
     parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
+    parser.add_argument(
+        "--instance-type",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="instance type that the image is meant for; repeatable (default: the request's)",
+    )
+    parser.add_argument("--build-log", metavar="FILE", help="log of the build that made the image")
+    parser.add_argument("--dockerfile", metavar="FILE", help="Dockerfile of the image")
+    parser.add_argument("--lock", metavar="FILE", help="pip's lock that the image was made from")
     parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
     parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
@@ -100,6 +112,12 @@ def judge(argv: Sequence[str]) -> int:
 
     if options.pushed and not parse(options.pushed).host:
         raise BadInput(f"--pushed {options.pushed}: names no registry; give HOST/NAME:TAG")
+    for name in options.instance_type:
+        cuda.target(name)
+    for name in GIVEN.values():
+        path = getattr(options, name[2:].replace("-", "_"))
+        if path is not None and not Path(path).is_file():
+            raise BadInput(f"{name} {path}: no such file")
     out = Path(options.out).resolve()
     record = out / "record.json"
     process = False
@@ -115,10 +133,18 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    for name in ("image", "pushed", "evidence", "subject", "scene", "request"):
-        if (value := getattr(options, name)) is not None:
+    for name in (
+        "image",
+        "pushed",
+        "evidence",
+        "scene",
+        "request",
+        *(n[2:] for n in GIVEN.values()),
+    ):
+        if (value := getattr(options, name.replace("-", "_"))) is not None:
             is_path = name not in ("image", "pushed")
             command.append(f"--{name}={Path(value).resolve() if is_path else value}")
+    command += [f"--instance-type={name}" for name in options.instance_type]
     command += ["--quick"] if options.quick else []
     command += ["--process"] if process else []
     command += [str(ROOT / "tests" / lane) for lane in options.lane or LANES[:3]]

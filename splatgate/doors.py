@@ -18,11 +18,13 @@ from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
 from splatgate.evidence import (
     SCHEMA,
     BadInput,
+    Command,
     Compression,
     Facts,
     Header,
     Image,
     Job,
+    LayerFiles,
     Registry,
     read,
 )
@@ -75,6 +77,8 @@ class Recorded:
         self.scene_path = scene
         self.request_path = request
         self.say = say
+        #: What was asked for beside the evidence: ``instance_types``.
+        self.options: dict[str, Any] = {}
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -128,6 +132,19 @@ class Recorded:
     def sbom(self) -> dict[str, Any]:
         """What is installed, as CycloneDX."""
         return self._record("sbom.cdx.json", dict)
+
+    def layers(self) -> tuple[LayerFiles, ...]:
+        """What each layer of the image holds."""
+        found: tuple[LayerFiles, ...] = self._record("layers.json", tuple[LayerFiles, ...])
+        return found
+
+    def hardened(self) -> Command:
+        """The start with `train` on a read-only root, without capabilities.
+
+        Raises:
+            NotRecorded: it was not tried.
+        """
+        return self._record("container/hardened.json", Command)
 
     def host(self) -> Any:
         """testinfra's host, bound to the container."""

@@ -7,10 +7,13 @@ these records; checks read them. A folder of evidence holds::
     evidence.json              schema, image id, run, machine, scene
     image.json                 Image
     registry.json              Registry, what a registry serves, when the image was pushed
+    layers.json                LayerFiles, one for each layer
+    Dockerfile                 what the image was made from, where it is at hand
     build.json  build.log      the build record and its log, when the image was built here
     lock/*.txt                 the locks of the image, when it was built here from them
     sbom.cdx.json              what is installed, as CycloneDX
     container/facts.json       Facts, what probe.py printed inside the container
+    container/hardened.json    Command, the start on a read-only root
     container/commands.jsonl   Command, one line for each command that testinfra ran
     jobs/KEY/job.json          Job
     jobs/KEY/log.txt           the job's log, one line for each line of output
@@ -81,6 +84,8 @@ class Image:
     labels: dict[str, str]
     bytes: int
     layers: tuple[Layer, ...] = ()
+    #: Digests of the layers with content, from the base up (RootFS).
+    digests: tuple[str, ...] = ()
     origin: Origin = Origin.IMAGE
 
 
@@ -162,6 +167,8 @@ class Distribution:
     name: str
     version: str
     requires: tuple[str, ...] = ()
+    #: Where it is installed: a name twice in one folder is one install over another.
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,8 @@ class Library:
     machine: str
     cubins: tuple[int, ...]
     ptx: tuple[int, ...]
+    #: Libraries that it is linked against; None: recorded before the probe looked.
+    needed: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,8 @@ class Source:
     path: str
     error: str | None
     mode: int
+    #: Names that it reads and nothing binds.
+    undefined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,15 +213,42 @@ class Package:
     architecture: str = ""
 
 
+class LeftoverKind(StrEnum):
+    """What a file is that an image should ship with care, or not at all."""
+
+    #: A repository with its history.
+    GIT = "git"
+    #: Of a package manager.
+    CACHE = "cache"
+    #: Named by an unquoted version constraint.
+    REDIRECTED = "redirected"
+    CREDENTIALS = "credentials"
+    #: Of the host's driver.
+    DRIVER = "driver"
+    #: CUDA's forward compatibility.
+    COMPAT = "compat"
+    #: A CUDA runtime.
+    CUDART = "cudart"
+    #: An nvcc.
+    TOOLKIT = "toolkit"
+
+
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that an image should not ship."""
+    """A file or folder of some kind."""
 
     path: str
-    #: ``git`` (a repository with its history), ``cache`` (of a package manager), ``redirected`` (a
-    #: file named by an unquoted version constraint), ``credentials``.
-    kind: str
+    kind: LeftoverKind
     bytes: int = 0
+
+
+@dataclass(frozen=True)
+class LayerFiles:
+    """What one layer of an image holds by itself, whatever later layers removed."""
+
+    digest: str
+    files: int
+    leftovers: tuple[Leftover, ...]
 
 
 @dataclass(frozen=True)
@@ -256,8 +294,16 @@ class Facts:
     subject: str | None = None
     origin: Origin = Origin.IMAGE
     packages: tuple[Package, ...] = ()
-    #: None: recorded before the probe looked.
+    #: None, here and below: recorded before the probe looked.
     files: Files | None = None
+    #: Extensions for another machine than the interpreter's.
+    other_machines: dict[str, str] | None = None
+    #: `LIBRARY needs LIBRARY` for each that the loader finds nowhere, the host's driver left out.
+    unresolved: tuple[str, ...] | None = None
+    #: Settings that the sources open by default, and whether each is there.
+    settings: dict[str, bool] | None = None
+    #: Why an array does not get from NumPy to torch and back.
+    numpy_error: str | None = None
 
 
 @dataclass(frozen=True)

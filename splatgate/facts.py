@@ -4,10 +4,6 @@ in a test.
 
 from __future__ import annotations
 
-#: CUDA runtime's major version → lowest host driver branch (minor-version compatibility).
-#: Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version Compatibility".
-MINIMUM_DRIVER = {11: 450, 12: 525, 13: 580}
-
 #: Variables that hide GPUs from CUDA when they are set in an image: CUDA_VISIBLE_DEVICES takes
 #: indices and UUIDs, and any other word ("all", "", "none") is "no device". Source: CUDA C++
 #: Programming Guide, "Env Vars".
@@ -79,9 +75,6 @@ INJECTED = {
 #: of 27 dB would lose 0.2. More means that extremes have used up the range.
 COMPRESSION_LOSS = 0.5
 
-#: Instance types of the reference job definition, for which the image must hold machine code.
-INSTANCE_TYPES = ("ml.g4dn.xlarge",)
-
 #: Largest image, bytes on disk. The contract's own budget is 8 GB compressed, since 4-8 GB took
 #: 5-13 minutes to pull and extract (section 4); a local image shows only its size unpacked. Shared
 #: objects of CUDA wheels deflate to 0.47 of their size (177 MB of samples, torch 2.10), so 12 GB
@@ -132,13 +125,3 @@ SETUID = {
 #: What a package index publishes is no secret, test keys of packages included; nor is the
 #: certificate that Debian's ssl-cert makes for localhost.
 PUBLISHED = ("/site-packages/", "/dist-packages/", "/etc/ssl/private/ssl-cert-snakeoil.key")
-
-
-def runs_on(cubins: tuple[int, ...], target: int) -> bool:
-    """Whether a cubin for one of ``cubins`` runs on compute capability ``target`` (both as 75 for
-    7.5).
-
-    Binary compatibility holds within a major version, from lower to higher minor.
-    Source: CUDA C++ Programming Guide, "Binary Compatibility".
-    """
-    return any(c // 10 == target // 10 and c <= target for c in cubins)

@@ -41,6 +41,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--evidence", metavar="DIR", help="judge this recorded evidence, look at nothing"
     )
     group.addoption("--subject", metavar="FILE", help="subject profile, when the image holds none")
+    group.addoption(
+        "--instance-type",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="instance type that the image is meant for; repeatable (default: the request's)",
+    )
+    group.addoption("--build-log", metavar="FILE", help="log of the build that made the image")
+    group.addoption("--dockerfile", metavar="FILE", help="Dockerfile that the image was made from")
+    group.addoption("--lock", metavar="FILE", help="pip's lock that the image was made from")
     group.addoption("--scene", metavar="DIR", help="scene of the jobs (default: the drone scene)")
     group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     group.addoption("--quick", action="store_true", help="static and start-up checks, no training")

@@ -12,11 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from splatgate.container import cleanlog, cuda, dockerfile
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job, Registry
-from splatgate.facts import INSTANCE_TYPES, READ_BACK
+from splatgate.evidence import (
+    BadInput,
+    Command,
+    Compression,
+    Facts,
+    Files,
+    Image,
+    Job,
+    LayerFiles,
+    Registry,
+)
+from splatgate.facts import READ_BACK
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.subject import Profile, Run
 
@@ -90,11 +101,48 @@ def facts(door: Recorded) -> Facts:
     return door.facts()
 
 
-def instances(door: Recorded) -> tuple[Any, ...]:
-    """The instance types of the job definition."""
-    from splatgate.sagemaker.instances import INSTANCES
+def instances(door: Recorded) -> tuple[cuda.Target, ...]:
+    """The instance types that the image is meant for: those named with --instance-type, else that
+    of the request given, else those of the reference job definition.
+    """
+    asked = door.options.get("instance_types", ())
+    if not asked and door.request_path:
+        asked = (door.request(JobSpec("smoke")).instance_type,)
+    return tuple(cuda.target(name) for name in asked or cuda.INSTANCE_TYPES)
 
-    return tuple(INSTANCES[name] for name in INSTANCE_TYPES)
+
+def request_given(door: Recorded) -> Any:
+    """The CreateTrainingJob request that jobs start from."""
+    return door.request(JobSpec("smoke"))
+
+
+def recipe(door: Recorded) -> list[dockerfile.Instruction]:
+    """The instructions that made the image: its Dockerfile, else the commands in the build's
+    log.
+    """
+    path = door.file("Dockerfile")
+    if path is not None:
+        found = dockerfile.read(path.read_text())
+        if not found:
+            raise NotVerified("the Dockerfile at hand holds no instruction")
+        return found
+    found = [dockerfile.Instruction("RUN", text) for text in cleanlog.commands(build_log(door))]
+    if not found:
+        raise NotVerified("no Dockerfile at hand, and the build log names no command")
+    return found
+
+
+def layers(door: Recorded) -> tuple[LayerFiles, ...]:
+    """What each layer of the image holds by itself."""
+    found, image = door.layers(), door.image()
+    if {layer.digest for layer in found} != set(image.digests):
+        raise NotVerified("not every layer was seen")
+    return found
+
+
+def hardened(door: Recorded) -> Command:
+    """The start with `train` on a read-only root, without capabilities."""
+    return door.hardened()
 
 
 def profile(door: Recorded) -> Profile:
@@ -253,8 +301,9 @@ def gpu_job(door: Recorded) -> Job:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
     function.__name__: function
     for function in (
-        image, pushed, build, build_log, lock, host, facts, files, sbom, instances, profile,
-        cpu_run, run_job, brief, smoke, trained, truth, stopped, resumed,
+        image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
+        instances, request_given, profile, cpu_run,
+        run_job, brief, smoke, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, gpu_job,
     )
 }  # fmt: skip

@@ -18,6 +18,13 @@ import pytest
 from splatgate.container import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Name of a file in the evidence, and the option by which it is given.
+GIVEN = {
+    "build.log": "--build-log",
+    "Dockerfile": "--dockerfile",
+    "lock/given.txt": "--lock",
+    "subject.toml": "--subject",
+}
 DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
 
 
@@ -38,6 +45,10 @@ class Run:
     scene: Path
     request: Path | None
     quick: bool
+    #: Instance types that the image is meant for; none: those of the job definition.
+    instance_types: tuple[str, ...]
+    #: What is known of a build that was not made here, by its name in the evidence.
+    given: dict[str, Path]
     #: Names the controller's process, so that a later run knows when it is gone.
     controller: str
 
@@ -67,6 +78,10 @@ class Run:
             scene=path("--scene") or DEFAULT_SCENE,
             request=path("--request"),
             quick=option("--quick"),
+            instance_types=tuple(option("--instance-type")),
+            given={
+                name: found for name, asked in GIVEN.items() if (found := path(asked)) is not None
+            },
             controller=sweep.controller(),
         )
 

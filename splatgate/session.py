@@ -47,7 +47,12 @@ def close(run: Run) -> Seen:
         leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
-        for name in ("engine", "container.id", "container.error", "timings.jsonl"):
+        for name in (
+            "engine",
+            "container.id",
+            "timings.jsonl",
+            *(p.name for p in run.folder.glob("*.error")),
+        ):
             (run.folder / name).unlink(missing_ok=True)
         for lock in run.folder.rglob("*.lock"):
             lock.unlink()
@@ -151,6 +156,12 @@ def open_door(run: Run, say: Any) -> doors.Recorded:
     Raises:
         BadInput: no image to look at, or the folder holds no evidence.
     """
+    door = _door(run, say)
+    door.options["instance_types"] = run.instance_types
+    return door
+
+
+def _door(run: Run, say: Any) -> doors.Recorded:
     if run.door == "recorded":
         return doors.Recorded(run.folder, run.scene, run.request, say)
     if run.door == "process":

@@ -45,6 +45,7 @@ def see(client: Any, ref: str) -> Image:
         workdir=config.get("WorkingDir") or "/",
         labels=config.get("Labels") or {},
         bytes=attrs["Size"],
+        digests=tuple((attrs.get("RootFS") or {}).get("Layers") or ()),
         layers=tuple(
             Layer(created_by=layer["CreatedBy"], bytes=layer["Size"])
             for layer in reversed(found.history())

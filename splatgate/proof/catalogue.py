@@ -52,6 +52,8 @@ class Fault:
     quick: bool = False
     #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at.
     lane: str = ""
+    #: What it must fail is good practice (*should*), and no item fails with it.
+    should: bool = False
     #: What is done to a copy of the good evidence, where make.py does not do it.
     edit: tuple[Edit, ...] = ()
 
