@@ -170,8 +170,10 @@ def compress(tool: Tool, job: Path, say: Say = lambda line: None) -> Compression
     return record
 
 
-def run(tool: Tool, folder: Path, source: Path, target: str) -> ToolRun:
-    """Run the tool in ``folder``, from a file to the file ``target`` there.
+def run(
+    tool: Tool, folder: Path, source: Path, target: str, options: tuple[str, ...] = ()
+) -> ToolRun:
+    """Run the tool in ``folder``, from a file to the file ``target`` there, with more options.
 
     Raises:
         NotVerified: it did not end in time.
@@ -179,7 +181,7 @@ def run(tool: Tool, folder: Path, source: Path, target: str) -> ToolRun:
     began = time.monotonic()
     try:
         done = subprocess.run(
-            [*tool.command, *OPTIONS, os.path.relpath(source, folder), target],
+            [*tool.command, *OPTIONS, os.path.relpath(source, folder), *options, target],
             cwd=folder,
             env={**os.environ, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,

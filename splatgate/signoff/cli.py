@@ -18,7 +18,7 @@ from splatgate.evidence import BadInput, Registry, to_json, write_bytes
 from splatgate.record import Check, ImageFacts
 from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.signoff import attest, decide, intake, outputs, policy
-from splatgate.signoff.decide import Override, Past, Signoff
+from splatgate.signoff.document import Override, Past, Signoff
 from splatgate.signoff.intake import Refusal, Taken
 from splatgate.signoff.measures import legible, measure, merge
 from splatgate.signoff.promote import NotPromoted, promote, same_image, staged
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
     def keep(signoff: Signoff) -> None:
         files = outputs.write(signoff, out, pages, key)
-        store.put(digest, files)
+        store.put(digest, signoff, files)
 
     if options.promote:
         # Kept before the registry is touched, so that no release is without its sign-off.
@@ -124,7 +124,8 @@ def judge(
             taken.append(one)
     refused += intake.expired(named, options.policies)
     ref, digest = _staged(taken, where, image)
-    lines = decide.lines(decide.merge(taken, catalogue()), named, checklist)
+    checks = catalogue()
+    lines = decide.lines(decide.merge(taken, checks), named, checklist)
     measured = merge([measure(t.folder) for t in taken if t.folder])
     gaps = decide.missing(lines, checklist, ref, named.policy.gpu)
     today = datetime.now(UTC)
@@ -145,7 +146,7 @@ def judge(
         image=replace(image, ref=ref, manifest_digest=digest),
         why=why,
         about=named.policy.about,
-        created=today.isoformat(timespec="seconds"),
+        created=today.isoformat(timespec="milliseconds"),
         lines=lines,
         refused=tuple(refused),
         missing=tuple(gaps),
@@ -156,13 +157,16 @@ def judge(
         counts=decide.tally(lines),
         never=tuple(
             decide.never(
-                [decide.source(t) for t in taken], [s for x in earlier for s in x.sources], ref
+                [decide.source(t) for t in taken],
+                [s for x in earlier for s in x.sources],
+                ref,
+                {c.lane for c in checks},
             )
         ),
         policy_known=known == {named.sha256} if known else None,
         approver=options.approver,
         compared=decide.compare(lines, measured, last) if last else None,
-        history=tuple(past for s in same for past in (*s.history, _past(s))),
+        history=_history(same),
         exit=status,
     )
     return signoff, taken, where
@@ -188,6 +192,15 @@ def _staged(
         parsed = parse(ref)
         return f"{parsed.repository}@{digest}" if parsed.host else ref, digest
     return image.ref or "REF", None
+
+
+def _history(same: Sequence[Signoff]) -> tuple[Past, ...]:
+    """Every earlier decision on a digest, once, the oldest first."""
+    known: dict[str, Past] = {}
+    for past in (p for s in same for p in (*s.history, _past(s))):
+        if past.created not in known or past.released:
+            known[past.created] = past
+    return tuple(known[created] for created in sorted(known))
 
 
 def _past(signoff: Signoff) -> Past:

@@ -53,6 +53,11 @@ def when(iso: str) -> str:
     return f'<time datetime="{text(iso)}">{text(shown)}</time>'
 
 
+def mono(value: str) -> str:
+    """Something to compare letter by letter."""
+    return f'<span class="mono">{text(value)}</span>'
+
+
 def state(value: State, word: str | None = None) -> str:
     """A state as a mark and a word; colour says it a third time."""
     glyph = GLYPHS.get(value, "✓")

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from splatgate.container import cuda
 from splatgate.evidence import BadInput, Compression, Facts, Image, Job, T, read
-from splatgate.facts import INSTANCE_TYPES, runs_on
-from splatgate.sagemaker.instances import INSTANCES
 from splatgate.subject import Profile, parse
 
 #: Each measure: its unit, whether more is better (None: neither), and what it is.
@@ -70,13 +69,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Target:
-    """Whether the image holds machine code for one instance type's GPU."""
+    """Whether the image holds machine code for the GPUs of some instance families."""
 
     instance: str
     gpu: str
     #: Compute capability as the number in ``sm_XY``.
     sm: int
-    #: One of INSTANCE_TYPES, for which the image must hold code.
+    #: The image must hold code for it.
     declared: bool
     #: By library: whether a cubin of it runs there.
     libraries: dict[str, bool]
@@ -127,10 +126,12 @@ def measure(folder: Path) -> Measured:
     curves: list[Curve] = []
     steps: list[Step] = []
     views: tuple[View, ...] = ()
+    declared: set[str] = set()
     for path in sorted(folder.glob("jobs/*/job.json")):
         job = legible(path, Job)
         if job is None:
             continue
+        declared.add((job.request.get("ResourceConfig") or {}).get("InstanceType", ""))
         metrics = metrics_of(path.parent, profile)
         steps.append(step(job, metrics))
         name = job.key.rpartition("-")[0]
@@ -150,7 +151,7 @@ def measure(folder: Path) -> Measured:
         values=values,
         curves=tuple(curves),
         steps=tuple(steps),
-        targets=targets(facts) if facts else (),
+        targets=targets(facts, declared) if facts else (),
         views=views,
         layers=tuple({"created_by": x.created_by, "bytes": x.bytes} for x in image.layers)
         if image
@@ -279,19 +280,23 @@ def views_of(metrics: dict[str, Any], profile: Profile | None) -> tuple[View, ..
         return ()
 
 
-def targets(facts: Facts) -> tuple[Target, ...]:
-    """Every known instance type with a GPU, and which libraries hold machine code for it.
+def targets(facts: Facts, declared: Collection[str]) -> tuple[Target, ...]:
+    """Every known compute capability with its instance families, and which libraries run there.
 
-    Libraries with the same answers everywhere are one row of the page: torch brings a dozen.
+    ``declared`` are the instance types of the jobs' requests.
     """
-    return tuple(
-        Target(
-            instance=name,
-            gpu=i.gpu,
-            sm=i.sm,
-            declared=name in INSTANCE_TYPES,
-            libraries={x.path: runs_on(x.cubins, i.sm) for x in facts.libraries if x.cubins},
+    families = {name.split(".")[1] for name in declared if name.count(".") == 2}
+    asked = {cuda.FAMILIES[name].sm for name in families & set(cuda.FAMILIES)}
+    found = []
+    for sm in sorted({gpu.sm for gpu in cuda.FAMILIES.values()}):
+        same = {name: gpu.name for name, gpu in cuda.FAMILIES.items() if gpu.sm == sm}
+        found.append(
+            Target(
+                instance=", ".join(f"ml.{name}" for name in same),
+                gpu=", ".join(dict.fromkeys(same.values())),
+                sm=sm,
+                declared=sm in asked,
+                libraries={x.path: cuda.runs_on(x.cubins, sm) for x in facts.libraries if x.cubins},
+            )
         )
-        for name, i in INSTANCES.items()
-        if i.gpu and i.sm
-    )
+    return tuple(found)

@@ -16,7 +16,7 @@ from splatgate.checklist import SECTIONS
 from splatgate.evidence import to_json, write_bytes
 from splatgate.record import State
 from splatgate.signoff import attest, page, pictures
-from splatgate.signoff.decide import Line, Signoff
+from splatgate.signoff.document import Line, Signoff
 from splatgate.summary import WORDS
 
 MARK = {State.HELD: "✅", State.FAILED: "❌", State.BLOCKED: "⛔", State.NOT_VERIFIED: "⬜"}

@@ -9,6 +9,9 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
+import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ from PIL import Image as Picture
 from splatgate.doors import Recorded
 from splatgate.evidence import BadInput, Job
 from splatgate.outcomes import NotVerified
-from splatgate.scene.colmap import load_scene
+from splatgate.scene.colmap import Scene, View, load_scene
 from splatgate.scene.photos import load_photo, psnr
 from splatgate.scene.render import render
 from splatgate.scene.splats import check_layout, read_splats
@@ -34,6 +37,8 @@ VIEWS = 6
 WIDEST = 480
 #: Largest viewer that the page holds, bytes compressed; a larger one is left out, with a word.
 VIEWER = 20_000_000
+#: How far behind the photographer the viewer stands, of the scene's depth.
+BACK = 0.8
 #: Error at which the map is at its brightest, of a colour range of 1.
 BRIGHTEST = 0.5
 
@@ -104,7 +109,8 @@ def collect(folders: Sequence[Path], scene: Path, say: Say) -> Media:
                     psnr(image, photo),
                 )
             )
-        viewer, why = view_html(model, say)
+        best = max(reported, key=lambda view: view.psnr, default=None)
+        viewer, why = view_html(model, seen, seen.view(best.name) if best else None, say)
         return Media(tuple(shown), viewer, why)
     return Media(note=note)
 
@@ -125,17 +131,47 @@ def heat(image: npt.NDArray[Any], photo: npt.NDArray[Any]) -> npt.NDArray[np.flo
     return found
 
 
-def view_html(model: Path, say: Say) -> tuple[str, str]:
-    """The viewer of a model as the compression stage's tool writes it, or why there is none."""
-    import tempfile
+def stand(scene: Scene, view: View) -> tuple[str, dict[str, Any]]:
+    """A turn of the model and settings of the viewer by which it opens as ``view`` saw the scene.
 
+    The viewer's world has y up and is the file's turned by 180 degrees about z; the tool turns in
+    the viewer's world, about x, then y, then z. The camera stands upright when the world is turned
+    to its axes.
+    """
+    flip = np.diag([-1.0, -1.0, 1.0])
+    turn = flip @ view.R @ flip
+    x, y = math.atan2(turn[2, 1], turn[2, 2]), -math.asin(float(np.clip(turn[2, 0], -1, 1)))
+    z = math.atan2(turn[1, 0], turn[0, 0])
+    depths = scene.points_xyz @ view.R[2] + view.t[2]
+    depth = float(np.median(depths[depths > 0])) if (depths > 0).any() else 1.0
+    at = flip @ -view.t - [0, 0, BACK * depth]
+    settings = {
+        "camera": {
+            "position": at.tolist(),
+            "target": [*at[:2].tolist(), float(at[2]) + (1 + BACK) * depth],
+            "fov": math.degrees(2 * math.atan(view.height / 2 / float(view.K[1, 1]))),
+            "startAnim": "none",
+        },
+        "background": {"color": [0.06, 0.07, 0.08]},
+        "animTracks": [],
+    }
+    return ",".join(f"{math.degrees(angle):.6f}" for angle in (x, y, z)), settings
+
+
+def view_html(model: Path, scene: Scene, view: View | None, say: Say) -> tuple[str, str]:
+    """The viewer of a model as the compression stage's tool writes it, or why there is none."""
     from splatgate.sagemaker import compression
 
     try:
         tool = compression.install(say)
         with tempfile.TemporaryDirectory() as name:
             say("writing the viewer of the splats")
-            done = compression.run(tool, Path(name), model, "splats.html")
+            options: tuple[str, ...] = ()
+            if view is not None:
+                angles, settings = stand(scene, view)
+                (Path(name) / "settings.json").write_text(json.dumps(settings))
+                options = ("-r", angles, "-E", "settings.json")
+            done = compression.run(tool, Path(name), model, "splats.html", options)
             if done.exit:
                 return "", f"the viewer could not be written: {done.stderr}"
             data = gzip.compress((Path(name) / "splats.html").read_bytes(), 9, mtime=0)

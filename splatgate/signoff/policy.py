@@ -114,7 +114,10 @@ def load(path: Path, name: str, checklist: Checklist) -> Named:
     policy = found.policy[name]
     _known(f"{path}: policy {name}", raw["policy"][name], Policy)
     _check(f"{path}: policy {name}", policy, checklist)
-    return Named(name, hashlib.sha256(data).hexdigest(), policy)
+    named = Named(name, hashlib.sha256(data).hexdigest(), policy)
+    if not named.cells(checklist):
+        raise BadInput(f"{path}: policy {name}: requires nothing: no item of it needs its lanes")
+    return named
 
 
 def _known(where: str, table: dict[str, Any], kind: type) -> None:

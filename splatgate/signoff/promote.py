@@ -15,7 +15,7 @@ from splatgate.container import registry
 from splatgate.container.distribution import SCHEMA2, Manifest
 from splatgate.container.reference import TAG, Reference, parse
 from splatgate.evidence import BadInput
-from splatgate.signoff.decide import Released
+from splatgate.signoff.document import Released
 
 #: The tag that may move; every other names one digest for ever.
 MOVES = "latest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from splatgate.container.reference import parse
 from splatgate.evidence import BadInput
 from splatgate.run import built_image
 from splatgate.signoff.promote import same_image, staged
+
+#: Seconds between two lines of progress.
+PROGRESS = 10.0
 
 
 def push(ref: str | None, to: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -51,10 +55,15 @@ def _push(
 ) -> None:
     client.images.get(image_id).tag(repository, tag)
     say(f"pushing {repository}:{tag}")
-    done = set()
+    layers: dict[str, tuple[int, int]] = {}
+    told = time.monotonic()
     for event in client.api.push(repository, tag=tag, stream=True, decode=True):
         if "error" in event:
             raise BadInput(f"{repository}: {event['error']}; docker login {repository}")
-        if event.get("status") in ("Pushed", "Layer already exists") and event["id"] not in done:
-            done.add(event["id"])
-            say(f"  layer {len(done)}: {event['status'].lower()}")
+        detail = event.get("progressDetail") or {}
+        if "current" in detail:
+            layers[event["id"]] = (detail["current"], detail.get("total", 0))
+        if layers and time.monotonic() - told > PROGRESS:
+            told = time.monotonic()
+            sent, total = (sum(part) / 1e9 for part in zip(*layers.values(), strict=True))
+            say(f"  {sent:.1f} of {max(sent, total):.1f} GB, {len(layers)} layers begun")

@@ -1,8 +1,11 @@
-"""Where sign-offs are kept: a folder, or a prefix of an S3 bucket; one sign-off for each digest.
+"""Where sign-offs are kept: a folder, or a prefix of an S3 bucket. One stands for each digest::
 
-sha256-HEX.json            the sign-off
-sha256-HEX.intoto.json     its attestation, where it was signed
-sha256-HEX.html            its page
+    sha256-HEX.json            the sign-off: the last that released it, else the latest
+    sha256-HEX.intoto.json     its attestation, where it was signed
+    sha256-HEX.html            its page
+    sha256-HEX.TIME.json …     the others of that digest
+
+Nothing is lost, and no later look at a released image takes the place of its release.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from splatgate.evidence import BadInput, from_json, write_bytes
-from splatgate.signoff.decide import Signoff
+from splatgate.signoff.document import Signoff
+
+#: Files of a sign-off, by their endings.
+ENDINGS = ("json", "intoto.json", "html")
 
 
 class Place(Protocol):
@@ -134,10 +140,18 @@ class Store:
         """A file of a digest: ``json``, ``intoto.json`` or ``html``."""
         return self.place.read(f"{self.key(digest)}.{ending}")
 
-    def put(self, digest: str, files: dict[str, Any]) -> None:
-        """Keep files of a digest by their endings."""
+    def put(self, digest: str, signoff: Signoff, files: dict[str, bytes]) -> None:
+        """Keep the files of a sign-off by their endings."""
+        name, standing = self.key(digest), self.get(digest)
+        if standing is not None and standing.created != signoff.created:
+            if standing.released and not signoff.released:
+                name = f"{name}.{_stamp(signoff)}"
+            else:
+                for ending in ENDINGS:
+                    if (data := self.file(digest, ending)) is not None:
+                        self.place.write(f"{name}.{_stamp(standing)}.{ending}", data)
         for ending, data in files.items():
-            self.place.write(f"{self.key(digest)}.{ending}", data)
+            self.place.write(f"{name}.{ending}", data)
 
     def every(self) -> list[Signoff]:
         """All sign-offs, the latest first; what an older suite wrote and none reads is left out."""
@@ -151,3 +165,8 @@ class Store:
                 if signoff:
                     found.append(signoff)
         return sorted(found, key=lambda s: s.created, reverse=True)
+
+
+def _stamp(signoff: Signoff) -> str:
+    """Its time, as part of a name."""
+    return "".join(c for c in signoff.created.partition("+")[0] if c.isalnum())

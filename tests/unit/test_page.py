@@ -10,7 +10,7 @@ import pytest
 from splatgate.evidence import from_json, read
 from splatgate.record import Record, State
 from splatgate.signoff import page
-from splatgate.signoff.decide import Override, Released, Signoff
+from splatgate.signoff.document import Override, Released, Signoff
 from splatgate.signoff.markup import told
 from splatgate.signoff.outputs import junit, markdown
 from splatgate.signoff.pictures import Media, Shown

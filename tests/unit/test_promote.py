@@ -17,7 +17,7 @@ from splatgate.signoff import attest, cli
 from splatgate.signoff.promote import NotPromoted, promote, staged
 from splatgate.signoff.store import Store
 from tests.unit import registries
-from tests.unit.signoffs import gate, judged, policies, rewrite, with_states
+from tests.unit.signoffs import PAST, gate, judged, policies, rewrite, with_states
 from tests.unit.test_attest import independent
 
 
@@ -100,6 +100,22 @@ def test_a_conformant_image_is_released_signed_and_verified(there, judge, rules,
     signoff.write_bytes(signoff.read_bytes().replace(b"conformant", b"perfect"))
     assert cli.verify([manifest["digest"], *public]) == 1
     assert "not the one signed" in capsys.readouterr().err
+
+
+def test_no_later_look_takes_the_place_of_a_release(there, judge, rules, tmp_path, capsys):
+    manifest, image_id = there.image("staging-7")
+    where = ("--policies", rules, "--image", f"{there.ref}@{manifest['digest']}", "--approver", "A")
+    run = judge(image_id, manifest["digest"])
+    gate(tmp_path, capsys, run, "--policy", "good", *where, "--promote", "1")
+    stale = judge(image_id, manifest["digest"], "stale", created=PAST)
+    store, digest = Store(str(tmp_path / "store")), manifest["digest"]
+    released = store.get(digest)
+    for policy in ("good", "other"):
+        status, found, _ = gate(tmp_path, capsys, stale, "--policy", policy, *where)
+        assert status == 2
+        assert store.get(digest) == released
+    assert [bool(past["released"]) for past in found["history"]] == [True, False]
+    assert len(store.every()) == 3
 
 
 def test_a_faults_image_is_not_released(there, judge, rules, tmp_path, capsys):

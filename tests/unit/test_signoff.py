@@ -2,9 +2,14 @@
 
 import json
 import shutil
-from dataclasses import replace
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from splatgate import checklist
 from splatgate.evidence import BadInput, Header, Machine, read, write
@@ -193,6 +198,7 @@ def test_a_threshold_decides(run, rules, tmp_path, capsys):
         ({"items": ["runtime.cude"]}, "unknown item runtime.cude"),
         ({"items": []}, "no items"),
         ({"lanes": []}, "no lanes"),
+        ({"items": ["runtime.cuda"], "lanes": ["sagemaker"]}, "requires nothing"),
         ({"signed": True}, "needs keys"),
         ({"max_age": 3}, "unknown field max_age"),
         (
@@ -204,7 +210,7 @@ def test_a_threshold_decides(run, rules, tmp_path, capsys):
             "needs a reason",
         ),
     ],
-    ids=["lane", "item", "no-items", "no-lanes", "keys", "field", "reason"],
+    ids=["lane", "item", "no-items", "no-lanes", "nothing", "keys", "field", "reason"],
 )
 def test_a_policy_that_says_nothing_known_is_refused(fields, said, rules):
     with pytest.raises(BadInput, match=said):
@@ -222,3 +228,57 @@ def test_what_is_no_record_is_one_line(tmp_path):
         intake.take(intake.find(str(tmp_path)))
     with pytest.raises(BadInput, match=r"no record\.json"):
         intake.find(str(tmp_path / "none"))
+
+
+def test_every_form_of_the_sign_off_tells_the_same(run, rules, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    record = read(run / "record.json", Record)
+    rewrite(run, record, checks=with_states(record, {"test_imports_resolve": State.FAILED}))
+    _, found, _ = gate(tmp_path, capsys, run, "--policy", "good", "--policies", rules())
+    out = tmp_path / "gate"
+    assert json.loads((out / "signoff.json").read_text()) == found
+    text = (tmp_path / "step.md").read_text()
+    assert text == (out / "summary.md").read_text()
+    assert "non-conformant" in text
+    assert all(line["sentence"] in text for line in found["lines"])
+    cases = ElementTree.parse(out / "junit.xml").getroot().iter("testcase")
+    failed = {case.get("classname") for case in cases if case.find("failure") is not None}
+    assert failed == {x["id"] for x in found["lines"] if x["state"] == "failed"}
+    predicate = json.loads((out / "predicate.json").read_text())
+    assert predicate["result"] == "FAILED"
+    assert failed <= set(predicate["failedTests"])
+    assert not set(predicate["passedTests"]) & set(predicate["failedTests"])
+
+
+WORDS = st.sampled_from(["container", "gpu", "runtime.cuda", "T4", "", "image.bytes"])
+VALUES = st.one_of(WORDS, st.booleans(), st.integers(-3, 3), st.lists(WORDS, max_size=3))
+FIELDS = st.sampled_from([f.name for f in fields(policy.Policy)] + ["max_age"])
+
+
+def loaded(path):
+    """A policy, or why it is refused."""
+    try:
+        return policy.load(path, "p", checklist.load())
+    except BadInput as error:
+        return str(error)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(FIELDS, VALUES, max_size=5))
+def test_any_policy_is_sound_or_refused_in_one_line(given_fields):
+    lines = [f"{name} = {json.dumps(value)}" for name, value in given_fields.items()]
+    text = "\n".join(["schema = 1", "[policy.p]", *lines])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.toml"
+        path.write_text(text)
+        found = loaded(path)
+    lines = found.splitlines() if isinstance(found, str) else []
+    assert len(lines) == 1 if isinstance(found, str) else found.cells(checklist.load())
+
+
+def test_bad_input_is_one_line_and_exit_3(tmp_path, capsys):
+    from splatgate.cli import main
+
+    assert main(["gate", str(tmp_path), "--policy", "staging"]) == 3
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "gate").exists()
