@@ -228,8 +228,8 @@ class Live(Recorded):
         Raises:
             NotVerified: training was left out, or would run under emulation.
         """
+        from splatgate.sagemaker.assumptions import Assumptions
         from splatgate.sagemaker.host import TrainingHost
-        from splatgate.sagemaker.instances import Assumptions
 
         key = self.job_key(spec)
         image = self.image()

@@ -196,7 +196,8 @@ def profile_of(folder: Path, facts: Facts | None) -> Profile | None:
 
 def metrics_of(job: Path, profile: Profile | None) -> dict[str, Any]:
     """The metrics file of a job, or nothing."""
-    name = profile.outputs.metrics if profile else "metrics.json"
+    outputs = profile.outputs if profile else None
+    name = (outputs.metrics if outputs else None) or "metrics.json"
     try:
         found = json.loads((job / "model" / name).read_text())
     except (OSError, ValueError):

@@ -24,6 +24,7 @@ from PIL import Image as Picture
 from splatgate.doors import Recorded
 from splatgate.evidence import BadInput, Job
 from splatgate.outcomes import NotVerified
+from splatgate.provide import outputs
 from splatgate.scene.colmap import Scene, View, load_scene
 from splatgate.scene.photos import load_photo, psnr
 from splatgate.scene.render import render
@@ -82,7 +83,7 @@ def collect(folders: Sequence[Path], scene: Path, say: Say) -> Media:
         door = Recorded(folder, scene)
         try:
             profile = door.profile()
-            model = door.artefact(job, profile.outputs.model)
+            model = door.artefact(job, outputs(profile).model)
             if model is None or check_layout(model):
                 continue
             reported = views_of(metrics_of(path, profile), profile)
