@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import shutil
 import tarfile
 import tempfile
@@ -16,7 +17,7 @@ from typing import IO
 
 from trainer.errors import TrainerError
 
-_MODEL = ("cameras", "images", "points3D")
+MODEL = ("cameras", "images", "points3D")
 _MAX_MEMBERS = 200_000
 #: A scene of 500 photographs of 20 MP is some 10 GB; JPEG does not deflate, so nothing honest
 #: grows a hundredfold.
@@ -26,19 +27,32 @@ _MAX_RATIO = 100
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a scene's parts lie: the COLMAP model's folder, and the photographs' folder."""
+    """Where a scene's parts lie: the COLMAP model's folder, and the photographs' folder.
+
+    ``kind`` of the model's files: ``bin`` or ``txt``; with both there, the binary ones are read.
+    """
 
     model: Path
     images: Path
+    kind: str
+
+    def file(self, name: str) -> Path:
+        """A file of the model: ``cameras``, ``images`` or ``points3D``."""
+        return self.model / f"{name}.{self.kind}"
 
 
 def require_channel(channel: Path) -> None:
-    """Refuse a channel that is missing or holds no file (``E_CHANNEL_EMPTY``)."""
+    """Refuse a channel that is missing or empty (``E_CHANNEL_EMPTY``) or closed (``E_INPUT``)."""
     if not channel.is_dir():
         raise TrainerError(
             "E_CHANNEL_EMPTY",
             f"{channel} does not exist: the request needs an "
             "input channel named 'training' that holds sparse/ and images/",
+        )
+    closed = [p for p in (channel, *channel.rglob("*")) if not os.access(p, os.R_OK)]
+    if closed:
+        raise TrainerError(
+            "E_INPUT", f"{closed[0]} may not be read by user {os.geteuid()} ({len(closed)} such)"
         )
     if not any(p.is_file() for p in channel.rglob("*")):
         raise TrainerError(
@@ -73,14 +87,14 @@ def find_layout(root: Path) -> Layout:
         roots.append(entries[0])
     for base in roots:
         for model in (base / "sparse" / "0", base / "sparse"):
-            if _has_model(model):
+            if kind := _kind(model):
                 if not (base / "images").is_dir():
                     raise TrainerError(
                         "E_SCENE_LAYOUT",
                         f"{base.name}/ has a COLMAP model but no "
                         "images/ folder: hand over the photographs with it",
                     )
-                return Layout(model, base / "images")
+                return Layout(model, base / "images", kind)
     seen = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))[:8]
     raise TrainerError(
         "E_SCENE_LAYOUT",
@@ -90,8 +104,10 @@ def find_layout(root: Path) -> Layout:
     )
 
 
-def _has_model(folder: Path) -> bool:
-    return any(all((folder / f"{n}.{kind}").is_file() for n in _MODEL) for kind in ("bin", "txt"))
+def _kind(folder: Path) -> str | None:
+    return next(
+        (k for k in ("bin", "txt") if all((folder / f"{n}.{k}").is_file() for n in MODEL)), None
+    )
 
 
 def _is_archive(path: Path) -> bool:

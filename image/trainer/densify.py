@@ -23,9 +23,9 @@ _NOISE = 5e5
 class Strategy:
     """Relocates dead Gaussians, adds new ones up to the cap, stirs the faint ones."""
 
-    def __init__(self, config: Config, scene_size: float) -> None:
-        self._config = config
-        self._scene_size = scene_size
+    def __init__(self, config: Config, device: torch.device, cap: int) -> None:
+        self._config, self.cap = config, cap
+        self._draw = torch.Generator(device)
         self._table = torch.tensor(
             [
                 [math.comb(n, j) * (-1) ** (j - 1) / math.sqrt(j) for j in range(1, _MOST + 1)]
@@ -34,14 +34,26 @@ class Strategy:
             dtype=torch.float64,
         )
 
+    @staticmethod
+    def reachable(config: Config, points: int) -> int:
+        """The most Gaussians that ``points`` can have become by the last step."""
+        count = min(points, config.max_gaussians)
+        last, every = min(config.last_refinement, config.max_iterations), config.refine_every
+        for _ in range(max(0, last // every - max(0, config.refine_start - 1) // every)):
+            count = min(config.max_gaussians, math.ceil(count * (1 + config.growth)))
+            if count == config.max_gaussians:
+                break
+        return count
+
     def due(self, step: int) -> bool:
         """Whether ``refine`` is to run after this step."""
         c = self._config
         return c.refine_start <= step <= c.last_refinement and step % c.refine_every == 0
 
     @torch.no_grad()
-    def refine(self, splats: Splats, draw: torch.Generator) -> tuple[int, int]:
+    def refine(self, splats: Splats, seed: int) -> tuple[int, int]:
         """Move the dead, then grow; returns how many were moved and how many added."""
+        draw = self._draw.manual_seed(seed)
         opacity = splats.values()["opacities"].sigmoid()
         dead = (opacity <= MIN_OPACITY).nonzero()[:, 0]
         alive = (opacity > MIN_OPACITY).nonzero()[:, 0]
@@ -52,9 +64,7 @@ class Strategy:
             self._divide(splats, source)
             # Parameters alone: the moments of the newcomers start from nothing.
             splats.assign(dead, {n: v[source] for n, v in splats.values().items()})
-        target = min(
-            self._config.max_gaussians, math.ceil(splats.count * (1 + self._config.growth))
-        )
+        target = min(self.cap, math.ceil(splats.count * (1 + self._config.growth)))
         added = max(0, target - splats.count)
         if added:
             chance = splats.values()["opacities"].sigmoid()
@@ -80,19 +90,22 @@ class Strategy:
             },
         )
 
-    @torch.no_grad()
-    def after_step(self, splats: Splats, means_rate: float, draw: torch.Generator) -> None:
-        """Stir faint Gaussians along their own shape; hold the elongated ones."""
-        v = splats.values()
-        if self._config.max_elongation:
-            scales = v["scales"]
-            high, low = scales.amax(1), scales.amin(1)
-            middle = scales.sum(1) - high - low
-            scales.clamp_(max=(middle + math.log(self._config.max_elongation))[:, None])
-        # The paper works in a scene of size 1: covariance and rate both carry the scene's unit.
-        strength = _NOISE * means_rate / self._scene_size**2
-        gate = torch.sigmoid(-100 * (v["opacities"].sigmoid() - MIN_OPACITY))
-        noise = torch.randn(v["means"].shape, generator=draw, device=v["means"].device)
-        rows = rotation_rows(v["quats"])
-        along = (rows * noise[:, None, :]).sum(2) * v["scales"].exp() ** 2 * gate[:, None]
-        v["means"].add_((along[:, :, None] * rows).sum(1) * strength)
+
+@torch.no_grad()
+def stir(
+    splats: Splats, config: Config, means_rate: float, scene_size: float, draw: torch.Generator
+) -> None:
+    """After a step: stir faint Gaussians along their own shape; hold the elongated ones."""
+    v = splats.values()
+    if config.max_elongation:
+        scales = v["scales"]
+        high, low = scales.amax(1), scales.amin(1)
+        middle = scales.sum(1) - high - low
+        scales.clamp_(max=(middle + math.log(config.max_elongation))[:, None])
+    # The paper works in a scene of size 1: covariance and rate both carry the scene's unit.
+    strength = _NOISE * means_rate / scene_size**2
+    gate = torch.sigmoid(-100 * (v["opacities"].sigmoid() - MIN_OPACITY))
+    noise = torch.randn(v["means"].shape, generator=draw, device=v["means"].device)
+    rows = rotation_rows(v["quats"])
+    along = (rows * noise[:, None, :]).sum(2) * v["scales"].exp() ** 2 * gate[:, None]
+    v["means"].add_((along[:, :, None] * rows).sum(1) * strength)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from trainer.config import Config
 C0 = 0.28209479177387814
 _INITIAL_OPACITY = 0.5
 _NEIGHBOURS = 3
+#: Learning rates that no scene wanted otherwise.
+_QUATS_RATE, _OPACITIES_RATE = 1e-3, 5e-2
 
 
 class Splats:
@@ -28,7 +30,12 @@ class Splats:
 
     names = ("means", "quats", "scales", "opacities", "sh0", "shN")
 
-    def __init__(self, values: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        rates: Mapping[str, float],
+        moments: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> None:
         self.params = {n: torch.nn.Parameter(values[n].contiguous()) for n in self.names}
         self.optimizer = torch.optim.Adam(
             [
@@ -40,6 +47,11 @@ class Splats:
             eps=1e-15,
             fused=True,
         )
+        for group in self.optimizer.param_groups:
+            # A tensor that had no gradient yet has no state. Fused Adam counts its steps on the
+            # device of its parameters.
+            if moments and group["name"] in moments:
+                self.optimizer.state[group["params"][0]] = dict(moments[group["name"]])
 
     @property
     def count(self) -> int:
@@ -49,6 +61,12 @@ class Splats:
     def values(self) -> dict[str, Tensor]:
         """The parameters without their gradients, sharing memory."""
         return {name: p.detach() for name, p in self.params.items()}
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """Adam's state by parameter, sharing memory; empty before the first step."""
+        state = self.optimizer.state
+        groups = self.optimizer.param_groups
+        return {g["name"]: dict(state[g["params"][0]]) for g in groups if g["params"][0] in state}
 
     def set_means_rate(self, rate: float) -> None:
         """Set the learning rate of the positions, in world units."""
@@ -63,34 +81,42 @@ class Splats:
             state["exp_avg"][rows] = 0
             state["exp_avg_sq"][rows] = 0
 
-    @torch.no_grad()
     def append(self, values: Mapping[str, Tensor]) -> None:
         """Add Gaussians with zero moments."""
+        self._change(
+            lambda name, old: torch.cat([old, values[name]]),
+            lambda name, old: torch.cat([old, torch.zeros_like(values[name])]),
+        )
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only the Gaussians of ``rows``, with their moments; gradients are forgotten."""
+        self._change(lambda _, old: old[rows], lambda _, old: old[rows])
+
+    @torch.no_grad()
+    def _change(
+        self, value: Callable[[str, Tensor], Tensor], moment: Callable[[str, Tensor], Tensor]
+    ) -> None:
+        """Replace every tensor: all are made before the first is put in place."""
+        params = {n: torch.nn.Parameter(value(n, p.detach())) for n, p in self.params.items()}
+        moments = {
+            name: {k: moment(name, t) if k != "step" else t for k, t in state.items()}
+            for name, state in self.moments().items()
+        }
+        self.params = params
+        self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
-            name = group["name"]
-            old = self.params[name]
-            state = self.optimizer.state.pop(old, {})
-            new = torch.nn.Parameter(torch.cat([old.detach(), values[name]]))
-            for key in ("exp_avg", "exp_avg_sq"):
-                if key in state:
-                    state[key] = torch.cat([state[key], torch.zeros_like(values[name])])
-            group["params"] = [new]
-            self.params[name] = new
-            if state:
-                self.optimizer.state[new] = state
-        if not self.params["shN"].numel():
-            self.params["shN"] = torch.nn.Parameter(
-                torch.cat([self.params["shN"].detach(), values["shN"]])
-            )
+            group["params"] = [params[group["name"]]]
+            if group["name"] in moments:
+                self.optimizer.state[group["params"][0]] = moments[group["name"]]
 
 
 def learning_rates(config: Config, scene_size: float) -> dict[str, float]:
     """Adam's rates by parameter; positions are in world units, hence the scene's size."""
     return {
         "means": config.lr_means * scene_size,
-        "quats": config.lr_quats,
+        "quats": _QUATS_RATE,
         "scales": config.lr_scales,
-        "opacities": config.lr_opacities,
+        "opacities": _OPACITIES_RATE,
         "sh0": config.lr_sh,
         "shN": config.lr_sh / 20,
     }

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from trainer import raster_torch
-from trainer.errors import TrainerError
+from trainer.config import Config
+from trainer.errors import TrainerError, classify
 from trainer.photos import Photo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """A camera on the training device with its photograph.
 
@@ -37,8 +38,37 @@ class View:
         return self.pixels.shape[0]
 
     def photo(self) -> Tensor:
-        """The photograph as (height, width, 3) float32 in [0, 1] on the training device."""
-        return self.pixels.to(self.viewmat.device, non_blocking=True).float() / 255
+        """The photograph as (height, width, 3) uint8 on the training device.
+
+        From host memory it goes by a pinned copy, so that it travels while earlier steps compute.
+        """
+        device = self.viewmat.device
+        if self.pixels.device == device:
+            return self.pixels
+        return self.pixels.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass
+class Views:
+    """The views of a run: trained on, kept aside to notice a plateau, kept for the verdict."""
+
+    training: list[View]
+    inner: list[View]
+    held_out: list[View]
+
+    @property
+    def judged(self) -> list[View]:
+        """What the final quality is measured on: held-out views, or those trained on."""
+        return self.held_out or self.training
+
+
+def split(config: Config, views: list[View]) -> Views:
+    """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``."""
+    every = config.hold_out
+    held_out = views[::every] if every else []
+    training = [v for i, v in enumerate(views) if not every or i % every]
+    inner = training[4::8] or training[-1:] if config.plateau else []
+    return Views([v for v in training if v not in inner], inner, held_out)
 
 
 def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
@@ -46,7 +76,7 @@ def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
     viewmat = torch.eye(4)
     viewmat[:3, :3] = torch.from_numpy(photo.rotation).float()
     viewmat[:3, 3] = torch.from_numpy(photo.translation).float()
-    pixels = torch.from_numpy(photo.pixels.copy())
+    pixels = torch.from_numpy(photo.pixels)
     return View(
         photo.name,
         viewmat.to(device),
@@ -122,10 +152,20 @@ def require_backend(device: str) -> torch.device:
         (16.0, 16.0, 8.0, 8.0),
         torch.zeros(16, 16, 3, dtype=torch.uint8, device=cuda),
     )
-    image = render({n: v.to(cuda) for n, v in values.items()}, torch.ones(1, device=cuda), view, 0)
-    if not float(image.max()) > 0:
+    try:
+        values = {n: v.to(cuda) for n, v in values.items()}
+        drawn = float(render(values, torch.ones(1, device=cuda), view, 0).max())
+    except RuntimeError as error:
+        fault = classify(error)
+        if fault.code != "E_ARCH":
+            raise
+        major, minor = torch.cuda.get_device_capability(cuda)
         raise TrainerError(
-            "E_CUDA",
-            "gsplat drew nothing on this GPU: no code for its architecture, or a broken driver",
-        )
+            "E_ARCH",
+            f"{torch.cuda.get_device_name(cuda)} has compute capability {major}.{minor}, and this "
+            "image holds no machine code for it",
+            str(fault),
+        ) from error
+    if not drawn > 0:
+        raise TrainerError("E_CUDA", "gsplat drew nothing on this GPU: a broken driver?")
     return cuda

@@ -21,7 +21,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from splatgate.doors import Recorded
-from splatgate.evidence import Command, Compression, Facts, Header, Image, Job, from_json
+from splatgate.evidence import (
+    Command,
+    Compression,
+    Facts,
+    Header,
+    Image,
+    Job,
+    Pipeline,
+    Registry,
+    from_json,
+)
 from splatgate.proof.cases import Case, cases, judge
 from splatgate.proof.edit import COMMANDS, decode, encode, put
 from splatgate.proof.mutations import BAD, edits, equivalent
@@ -34,7 +44,9 @@ LANES = ("container", "sagemaker")
 KINDS: dict[str, type[Any]] = {
     "evidence.json": Header,
     "image.json": Image,
+    "registry.json": Registry,
     "container/facts.json": Facts,
+    "pipeline.json": Pipeline,
     "jobs/*/job.json": Job,
     "jobs/*/compressed.json": Compression,
     COMMANDS: dict[str, Command],
