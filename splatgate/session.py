@@ -111,7 +111,9 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
     if run.door != "recorded" and (folder / "timings.jsonl").exists():
         for line in (folder / "timings.jsonl").read_text().splitlines():
             timings.update(json.loads(line))
-    partial = sorted(str(p.relative_to(folder)) for p in folder.rglob(".*")) if jobs else []
+    hidden = (p.relative_to(folder) for p in folder.rglob(".*"))
+    # A channel's own hidden files are the scene's; any other is one half written.
+    partial = sorted(str(p) for p in hidden if p.parts[0] != "channels") if jobs else []
     return Seen(
         image=image,
         machine=machine,

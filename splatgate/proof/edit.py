@@ -70,6 +70,9 @@ class Edit:
             path.write_bytes(encode(name, after))
 
     def _after(self, document: Any) -> Any:
+        return agreed(self._edited(document))
+
+    def _edited(self, document: Any) -> Any:
         if self.ended:
             return put(document, ended(self.ended.exit, self.ended.failure, self.ended.by))
         if self.remove:
@@ -146,6 +149,20 @@ def _is(element: Any, wanted: str | int, number: int) -> bool:
         return number == wanted
     names = (element.get(key, "") for key in ("name", "path", "module"))
     return any(fnmatch.fnmatchcase(name, wanted) for name in names)
+
+
+def agreed(document: Any) -> Any:
+    """A job's record whose only attempt tells what an edit made of the job; all else as it is."""
+    if not isinstance(document, dict) or len(document.get("attempts") or ()) != 1:
+        return document
+    training = (document.get("phases") or {}).get("Training", 0.0)
+    lines = document.get("log")
+    told = {
+        **{name: document.get(name) for name in ("exit", "oom", "ended_by", "started")},
+        "lines": len(lines) if isinstance(lines, list) else 0,
+        "seconds": training,
+    }
+    return {**document, "attempts": [{**document["attempts"][0], **told}]}
 
 
 def ended(

@@ -33,7 +33,7 @@ from splatgate.evidence import (
     from_json,
 )
 from splatgate.proof.cases import Case, cases, judge
-from splatgate.proof.edit import COMMANDS, decode, encode, put
+from splatgate.proof.edit import COMMANDS, agreed, decode, encode, put
 from splatgate.proof.mutations import BAD, edits, equivalent
 from splatgate.record import Check, State
 from splatgate.run import DEFAULT_SCENE
@@ -159,7 +159,7 @@ def mutants(good: Path) -> Iterator[Mutant]:
         for bad in BAD:
             if Path(name).match(bad.file):
                 what = f"{bad.name} ({bad.source})"
-                found.append(((), what, put(value, bad.changes), True))
+                found.append(((), what, agreed(put(value, bad.changes)), True))
         for where, what, edited, documented in found:
             content = encode(name, edited)
             try:
