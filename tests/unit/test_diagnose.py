@@ -1,10 +1,10 @@
 """The right line of the checklist comes first, and a healthy job explains nothing."""
 
 import pytest
-from bundles import TABLE, write
 
 from splatgate.diagnose.bundle import load
 from splatgate.diagnose.explain import explain
+from tests.unit.bundles import TABLE, write
 
 FAILURES = {name: entry for name, entry in TABLE.items() if "item" in entry}
 

@@ -10,7 +10,6 @@ import tracemalloc
 import boto3
 import botocore.exceptions
 import pytest
-from bundles import TABLE, training
 from moto import mock_aws
 
 from splatgate.diagnose import collect
@@ -18,6 +17,7 @@ from splatgate.diagnose.bundle import load
 from splatgate.diagnose.explain import explain
 from splatgate.diagnose.redact import Redactor
 from splatgate.evidence import BadInput
+from tests.unit.bundles import TABLE, training
 
 NAME = "scan-17-3dgs"
 GROUP = "/aws/sagemaker/TrainingJobs"
