@@ -8,7 +8,7 @@ import time
 
 import boto3
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from moto import mock_aws
 
@@ -146,6 +146,10 @@ def test_every_uuid_is_another():
 
 
 @given(st.text(max_size=40))
+@example("00")
+@example("\u1040")
+@example("[" + "1" * 5000 + "]")
+@example("1" * 5000)
 def test_any_text_is_a_value_or_a_path_error(text):
     for expression in (text, f"$.{text}", f"States.{text}", f"States.Format({text})"):
         try:
