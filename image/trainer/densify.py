@@ -17,7 +17,7 @@ MIN_OPACITY = 0.005
 _MOST = 51
 #: Strength of the exploration noise at a learning rate of 1; the paper's 5e5. Quality hardly
 #: depends on it (1e5 to 2e6 measured alike).
-_NOISE = 5e5
+NOISE = 5e5
 
 
 class Strategy:
@@ -92,7 +92,7 @@ def stir(
         middle = scales.sum(1) - high - low
         scales.clamp_(max=(middle + math.log(config.max_elongation))[:, None])
     # The paper works in a scene of size 1: covariance and rate both carry the scene's unit.
-    strength = _NOISE * means_rate / scene_size**2
+    strength = NOISE * means_rate / scene_size**2
     gate = torch.sigmoid(-100 * (v["opacities"].sigmoid() - MIN_OPACITY))
     noise = torch.randn(v["means"].shape, generator=draw, device=v["means"].device)
     rows = rotation_rows(v["quats"])
