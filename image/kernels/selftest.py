@@ -124,9 +124,10 @@ def kept(n: int, at: At) -> Tensor:
     return ((bits >> 8).float() + 0.5) * 2.0**-24 >= at.dropout
 
 
-def reference(case: Case, view: View, at: At, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
-    """Image and gradients by autograd, as float64 on the CPU."""
-    large = case.large
+def reference(
+    case: Case, view: View, at: At, config: Config, large: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Image and gradients by autograd, as float64 on the CPU: exactly, or ``large``, by gsplat."""
     leaves = {
         n: (v.to(view.viewmat.device) if large else v.double()).requires_grad_()
         for n, v in case.values.items()
@@ -181,28 +182,64 @@ def kernels_gradients(step: FusedStep, view: View, at: At) -> tuple[Tensor, dict
     }
 
 
-def compare(case: Case, rasteriser: str, config: Config, known: Any) -> dict[str, Any]:
-    """One case with one pair of rasterising kernels."""
-    view, at, (image, grads) = known
-    step = FusedStep(config, 1.0, {n: v.cuda() for n, v in case.values.items()}, None, rasteriser)
-    got, got_grads = kernels_gradients(step, view, at)
-    off = (got - image).abs().amax(-1).flatten()
-    errors = {}
-    for name, want in grads.items():
-        have = got_grads[name]
-        norm = float(want.norm())
-        errors[name] = float((have - want).norm()) / norm if norm > 1e-12 else float(have.norm())
+def errors(
+    got: tuple[Tensor, dict[str, Tensor]], want: tuple[Tensor, dict[str, Tensor]]
+) -> dict[str, Any]:
+    """How far image and gradients are off: absolute, and relative by tensor."""
+    off = (got[0] - want[0]).abs().amax(-1).flatten()
+    relative = {}
+    for name, value in want[1].items():
+        norm, error = float(value.norm()), float((got[1][name] - value).norm())
+        relative[name] = error / norm if norm > 1e-12 else error
     allowed = max(1, int(len(off) * _SHARE))
     return {
-        "case": case.name,
-        "rasteriser": rasteriser,
         "image": float(off.kthvalue(max(1, len(off) - allowed)).values),
         "image_max": float(off.max()),
-        "gradients": errors,
-        "finite": bool(got.isfinite().all())
-        and all(bool(g.isfinite().all()) for g in got_grads.values()),
-        **step.intersections,
+        "gradients": relative,
+        "finite": bool(got[0].isfinite().all())
+        and all(bool(g.isfinite().all()) for g in got[1].values()),
     }
+
+
+def compare(case: Case, config: Config, device: torch.device) -> Iterator[dict[str, Any]]:
+    """One case with each pair of rasterising kernels, and what gsplat's autograd is off by."""
+    view, at = view_of(case, device), At(3, 0, 0.0, case.degree, case.dropout, 12345)
+    want = reference(case, view, at, config, case.large)
+    by_gsplat = errors(reference(case, view, at, config, True), want)
+    for pair in RASTERISERS:
+        step = FusedStep(config, 1.0, {n: v.cuda() for n, v in case.values.items()}, None, pair)
+        found = errors(kernels_gradients(step, view, at), want)
+        row = {
+            "case": case.name,
+            "rasteriser": pair,
+            "reference": "gsplat" if case.large else "f64",
+        }
+        yield {**row, **found, "autograd_gsplat": by_gsplat, **step.intersections}
+
+
+def copy(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``values`` in memory of their own: autograd's step works in place."""
+    return {n: v.clone() for n, v in values.items()}
+
+
+def memory(config: Config, device: torch.device) -> dict[str, int]:
+    """Bytes held after a life of a step, its second one, that the first did not leave too."""
+    left = []
+    case = Case("memory", scene(20_000, 8), 320, 200)
+    for _ in range(2):
+        view = view_of(case, device)
+        step = FusedStep(config, 1.0, {n: v.to(device) for n, v in case.values.items()})
+        for t in range(1, 41):
+            step.step(view, view.photo(), At(t, 0, 1e-4, 3, 0.1, t))
+            if t % 10 == 0:
+                some = {n: v[:5000].clone() for n, v in step.splats.values().items()}
+                step.splats.append(some)
+        step.splats.keep(torch.arange(1000, device=device))
+        step.step(view, view.photo(), At(41, 0, 1e-4, 3, 0.1, 41))
+        del step, view, some
+        torch.cuda.synchronize()
+        left.append(torch.cuda.memory_allocated(device))
+    return {"after_first": left[0], "after_second": left[1]}
 
 
 def adam(config: Config) -> dict[str, Any]:
@@ -218,8 +255,8 @@ def adam(config: Config) -> dict[str, Any]:
     try:
         ends = {}
         for name, make in (
-            ("autograd", lambda: AutogradStep(config, 1.0, values)),
-            *((r, lambda r=r: FusedStep(config, 1.0, values, None, r)) for r in RASTERISERS),
+            ("autograd", lambda: AutogradStep(config, 1.0, copy(values))),
+            *((r, lambda r=r: FusedStep(config, 1.0, copy(values), None, r)) for r in RASTERISERS),
         ):
             step = make()
             for t in range(1, 21):
@@ -249,20 +286,12 @@ def main() -> int:
         load(Path("/nonexistent"), {}), ssim_weight=0.2, opacity_reg=0.01, max_elongation=0.0
     )
     found = []
-    before = torch.cuda.memory_allocated()
     for case in cases():
-        at = At(3, 0, 0.0, case.degree, case.dropout, 12345)
-        view = view_of(case, device)
-        known = view, at, reference(case, view, at, config)
-        for rasteriser in RASTERISERS:
-            found.append(compare(case, rasteriser, config, known))
-            torch.cuda.empty_cache()
+        found += compare(case, config, device)
+        torch.cuda.empty_cache()
         row = found[-2]
         worst = max(row["gradients"].values())
         sys.stderr.write(f"{case.name}: image {row['image']:.1e}, gradients {worst:.1e}\n")
-    del known, view
-    torch.cuda.empty_cache()
-    left = torch.cuda.memory_allocated() - before
     result = {
         "schema": "splatgate-trainer/kernels/1",
         "device": torch.cuda.get_device_name(device),
@@ -272,7 +301,7 @@ def main() -> int:
         "first_raster_seconds": first,
         "cases": found,
         "adam": adam(config),
-        "bytes_left": left,
+        "memory": memory(config, device),
         "seconds": time.monotonic() - BEGAN,
     }
     sys.stdout.write(json.dumps(result) + "\n")

@@ -68,7 +68,10 @@ HD bool project(const float *mean, const float *q, const float *scale, const Cam
         o.v[k] = c.fy * o.rz * (ay - o.slope_y * az);
         o.cov_a += o.u[k] * o.u[k], o.cov_b += o.u[k] * o.v[k], o.cov_c += o.v[k] * o.v[k];
     }
-    o.det = fmaxf(o.cov_a * o.cov_c - o.cov_b * o.cov_b, 1e-12f);
+    // The determinant as a sum of squares (Cauchy and Binet): a needle's would cancel to nothing.
+    float m01 = o.u[0] * o.v[1] - o.u[1] * o.v[0], m02 = o.u[0] * o.v[2] - o.u[2] * o.v[0];
+    float m12 = o.u[1] * o.v[2] - o.u[2] * o.v[1];
+    o.det = m01 * m01 + m02 * m02 + m12 * m12 + EPS2D * (o.cov_a + o.cov_c - EPS2D);
     return true;
 }
 

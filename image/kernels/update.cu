@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(THREADS) update_kernel(Step s) {
     for (int k = 0; k < 3; ++k) mean[k] = adam(k, mean[k], g_mean[k], s.rates[0]);
     for (int k = 0; k < 4; ++k) q[k] = adam(QUAT + k, q[k], g_quat[k], s.rates[1]);
     for (int k = 0; k < 3; ++k) log_scale[k] = adam(SCALE + k, log_scale[k], g_scale[k], s.rates[2]);
-    logit = adam(OPACITY, logit, g_opacity * opacity * (1.f - opacity), s.rates[3]);
+    logit = adam(OPACITY, logit, g_opacity * opacity * sigmoid(-logit), s.rates[3]);
     if (s.gradients) return;
 
     if (s.max_log_elongation > 0) {

@@ -155,20 +155,23 @@ class FusedStep:
         self.splats = PlanarSplats(values, moments)
         self._device = values["means"].device
         self._kernels = kernels.library()
-        self._rates = learning_rates(config, scene_size)
+        rates = learning_rates(config, scene_size)
         self._first: int | None = None
         self._cameras: dict[tuple[str, int, int], kernels.Camera] = {}
         self._buffers: dict[str, Tensor] = {}
-        self._sized = (0, 0, 0)
-        self._scratch_for = (0, 0)
+        self._state: object = None
+        self._shape = (0, 0, 0, 0)
+        self._pixels = self._tiles = 0
         self._seen_tensor = torch.zeros(4, dtype=torch.int64).pin_memory()
         self._seen = (ctypes.c_int64 * 4).from_address(self._seen_tensor.data_ptr())
         self._slots = self._before = 0
-        self._figures = torch.empty(0)
+        self._figures: list[tuple[Tensor, Tensor]] = []
+        self._figures_at = 0
         self.s = kernels.Step(
             seen=self._seen_tensor.data_ptr(),
             ssim_weight=config.ssim_weight,
             opacity_reg=config.opacity_reg,
+            rates=tuple(rates[n] for n in PlanarSplats.names),
             max_log_elongation=math.log(config.max_elongation) if config.max_elongation else 0.0,
         )
 
@@ -184,22 +187,21 @@ class FusedStep:
 
     def step(self, view: View, photo: Tensor, at: At) -> tuple[Tensor, Tensor]:
         """See ``trainer.step.Step.step``."""
-        s, rates, t = self.s, self._rates, at.step
+        s, t = self.s, at.step
         place = (t - 1) % _FIGURES
-        if place == 0 or not self._figures.numel():
-            self._figures = torch.zeros(_FIGURES, 2, device=self._device)
+        if place == 0 or not self._figures:
+            figures = torch.zeros(_FIGURES, 2, device=self._device)
+            self._figures = [*zip(*(column.unbind() for column in figures.unbind(1)), strict=True)]
+            self._figures_at = figures.data_ptr()
         self.prepare(view, photo, at)
-        s.figures = self._figures.data_ptr() + 8 * place
-        s.rates[:] = (
-            *(at.means_rate, rates["quats"], rates["scales"], rates["opacities"]),
-            *(rates["sh0"], rates["shN"]),
-        )
+        s.figures = self._figures_at + 8 * place
+        s.rates[0] = at.means_rate
         s.bias1, s.bias2 = 1 - 0.9**t, math.sqrt(1 - 0.999**t)
         s.noise = NOISE * at.means_rate / self._scene_size**2
         self.launch()
         reached("step")
         self.splats.steps = t
-        return self._figures[place, 0], self._figures[place, 1]
+        return self._figures[place]
 
     def launch(self) -> None:
         """Start the kernels of what was prepared."""
@@ -216,11 +218,10 @@ class FusedStep:
 
     def prepare(self, view: View, photo: Tensor, at: At) -> None:
         """Fit the buffers to the step and fill in what does not depend on the optimiser."""
-        s, splats = self.s, self.splats
-        self._fit(view.width, view.height, at.step)
-        s.p, s.m, s.v = (buffer.data_ptr() for buffer in splats.state)
-        s.capacity, s.n = splats.capacity, splats.count
-        key = view.name, view.width, view.height
+        s = self.s
+        height, width = photo.shape[:2]
+        self._fit(width, height, at.step)
+        key = view.name, width, height
         if key not in self._cameras:
             rows = view.viewmat.tolist()
             turn = [x for row in rows[:3] for x in row[:3]]
@@ -228,8 +229,8 @@ class FusedStep:
                 (ctypes.c_float * 9)(*turn),
                 (ctypes.c_float * 3)(*(row[3] for row in rows[:3])),
                 *view.intrinsics,
-                view.width,
-                view.height,
+                width,
+                height,
             )
         s.camera = self._cameras[key]
         s.photo = photo.data_ptr()
@@ -240,33 +241,41 @@ class FusedStep:
         """Make room: buffers follow the Gaussians, the largest image, and the intersections."""
         if self._first is None:
             self._first = step
-        early, largest = step - self._first < _EARLY, max(self._before, self._seen[1])
-        need = int(largest * (_EARLY_ROOM if early else _ROOM))
-        if not largest:
-            need = max(16 * _LEAST_SLOTS, 16 * self.splats.count)
-        need = max(need, _LEAST_SLOTS)
-        if need > self._slots or need < self._slots // 2:
-            self._slots = -(-int(need * 1.05) // _LEAST_SLOTS) * _LEAST_SLOTS
+        room = _EARLY_ROOM if step - self._first < _EARLY else _ROOM
+        largest = max(self._before, self._seen[1])
+        need = max(_LEAST_SLOTS, int(largest * room) if largest else 16 * self.splats.count)
         if step % _MEMORY == 0:
             self._before, self._seen[1] = self._seen[1], 0
+        shape = self.splats.capacity, self.splats.count, width, height
+        if shape == self._shape and self._slots // 2 <= need <= self._slots:
+            return
+        self._shape = (0, 0, 0, 0)  # until all is there: an allocation may fail
+        if need > self._slots or need < self._slots // 2:
+            self._slots = -(-int(need * 1.05) // _LEAST_SLOTS) * _LEAST_SLOTS
+        s, splats = self.s, self.splats
+        if splats.state is not self._state or not s.capacity:
+            self._state = splats.state
+            s.p, s.m, s.v = (buffer.data_ptr() for buffer in splats.state)
+            if s.capacity != splats.capacity:
+                s.capacity = 0
+                self._allocate_gaussians(splats.capacity)
+                s.capacity = splats.capacity
+        s.n = splats.count
         tiles = -(-width // kernels.TILE) * (-(-height // kernels.TILE) + 1)
-        wanted = (self.splats.capacity, width * height, tiles)
-        grown = tuple(max(a, b) for a, b in zip(wanted, self._sized, strict=True))
-        if self.splats.capacity != self._sized[0]:
-            self._allocate_gaussians(self.splats.capacity)
-        if grown[1:] != self._sized[1:]:
-            self._allocate_image(*grown[1:])
-        self._sized = (self.splats.capacity, *grown[1:])
+        if width * height > self._pixels or tiles > self._tiles:
+            pixels, tiles = max(self._pixels, width * height), max(self._tiles, tiles)
+            self._allocate_image(pixels, tiles)
+            self._pixels, self._tiles = pixels, tiles
         held = self._buffers["ids"].numel() if "ids" in self._buffers else 0
         if self._slots > held or self._slots < held // 4:
             self._allocate_slots(self._slots)
-        self.s.slots = self._slots
-        if (self.splats.count, self._slots) != self._scratch_for:
-            self._scratch_for = self.splats.count, self._slots
-            need = self._kernels.scratch_bytes(*self._scratch_for)
-            if need > self.s.scratch_bytes:
-                self.s.scratch_bytes = need * 5 // 4
-                self._place("scratch", (self.s.scratch_bytes,), torch.uint8)
+        s.slots = self._slots
+        scratch = self._kernels.scratch_bytes(splats.count, self._slots)
+        if scratch > s.scratch_bytes:
+            s.scratch_bytes = 0
+            self._place("scratch", (scratch * 5 // 4,), torch.uint8)
+            s.scratch_bytes = scratch * 5 // 4
+        self._shape = shape
 
     def _place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         self._buffers.pop(name, None)
