@@ -52,7 +52,7 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), "E_OOM"),
         (OutOfMemoryError("CUDA out of memory"), "E_OOM"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "E_OOM"),
-        (RuntimeError("CUDA error: no kernel image is available"), "E_CUDA"),
+        (RuntimeError("CUDA error: no kernel image is available"), "E_ARCH"),
         (OSError(errno.ENOSPC, "No space left"), "E_DISK"),
         (ValueError("x"), "E_INTERNAL"),
     ],

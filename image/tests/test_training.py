@@ -2,109 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
-from collections.abc import Callable
+import signal
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from plyfile import PlyData
-from trainer import channel, densify, export, loss, main, model, train
+from small import configure, make_job, metrics, run
+from trainer import densify, export, loss, model, progress
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
-from trainer.photos import load_photos
-from trainer.scene import read_scene
-
-VIEWS, SIZE = 6, (64, 48)
-
-
-def make_scene(root: Path, camera_model: str = "PINHOLE", text: bool = False) -> Path:
-    """A textured plane seen by six cameras in a row, written by pycolmap; returns ``root``."""
-    draw = np.random.default_rng(0)
-    rec = pycolmap.Reconstruction()
-    camera = pycolmap.Camera.create_from_model_name(1, camera_model, 50.0, *SIZE)
-    rec.add_camera_with_trivial_rig(camera)
-    points = np.c_[draw.uniform(-2, 2, (300, 2)), draw.uniform(3.9, 4.1, 300)]
-    colors = (127 + 120 * np.sin(points * 3)).clip(0, 255).astype(np.uint8)
-    seen: dict[int, list[tuple[int, int]]] = {k: [] for k in range(300)}
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    for i in range(1, VIEWS + 1):
-        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(), [-0.1 * i, 0.0, 0.0])
-        local = points + np.array([-0.1 * i, 0, 0])
-        pixels = np.stack([camera.img_from_cam(p) for p in local])
-        inside = [k for k, p in enumerate(pixels) if (p >= 0).all() and (p < SIZE).all()]
-        image = pycolmap.Image(
-            name=f"sub dir/v{i}.png",
-            camera_id=1,
-            image_id=i,
-            points2D=[pycolmap.Point2D(pixels[k]) for k in inside],
-        )
-        rec.add_image_with_trivial_frame(image, pose)
-        for place, k in enumerate(inside):
-            seen[k].append((i, place))
-        canvas = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-        for k in inside:
-            x, y = pixels[k].astype(int)
-            canvas[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = colors[k]
-        path = root / "images" / image.name
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(canvas).save(path)
-    for k, track in seen.items():
-        if len(track) > 1:
-            rec.add_point3D(
-                points[k],
-                pycolmap.Track([pycolmap.TrackElement(i, p) for i, p in track]),
-                colors[k],
-            )
-    folder = root / "sparse/0"
-    folder.mkdir(parents=True)
-    rec.write_text(str(folder)) if text else rec.write_binary(str(folder))
-    return root
-
-
-def make_job(base: Path, **parameters: object) -> Path:
-    """A job's base folder with the small scene in its channel."""
-    make_scene(base / "input/data/training")
-    return configure(base, **parameters)
-
-
-def configure(base: Path, **parameters: object) -> Path:
-    """Write hyperparameters that suit the small scene."""
-    values = {
-        "device": "cpu",
-        "max_iterations": 12,
-        "log_every": 4,
-        "eval_every": 6,
-        "checkpoint_every": 5,
-        "refine_start": 2,
-        "refine_every": 3,
-        "sh_every": 2,
-        "init_scale": 1,
-        "hold_out": 3,
-        **parameters,
-    }
-    path = base / "input/config/hyperparameters.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({n: str(v) for n, v in values.items()}))
-    return base
-
-
-def run(base: Path) -> int:
-    """Run one job in this process."""
-    return main.main(["train"], {"SAGEMAKER_BASE_DIR": str(base)})
-
-
-def metrics(base: Path) -> dict[str, object]:
-    """The job's ``metrics.json``."""
-    found: dict[str, object] = json.loads((base / "model/metrics.json").read_text())
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -156,16 +65,16 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     base = make_job(tmp_path, max_gaussians=320)
-    original = train.Progress.record
+    original = progress.Progress.record
 
-    def die(self: train.Progress, step: int, *rest: object) -> None:
+    def die(self: progress.Progress, step: int, *rest: object) -> None:
         original(self, step, *rest)
         if step == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.Progress, "record", die)
+    monkeypatch.setattr(progress.Progress, "record", die)
     assert run(base) == 1
-    assert not (base / "model").exists()
+    assert not list((base / "model").iterdir())
     monkeypatch.undo()
     assert run(base) == 0
     assert "phase=resume step=5" in capsys.readouterr().out
@@ -189,16 +98,14 @@ def test_useless_checkpoint_is_ignored_with_a_line(
 
 def test_stop_at_a_step_leaves_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_job(tmp_path, max_iterations=100000)
-    original = train.Progress.record
+    original = progress.Progress.record
 
-    def ask(self: train.Progress, step: int, *rest: object) -> None:
+    def ask(self: progress.Progress, step: int, *rest: object) -> None:
         original(self, step, *rest)
         if step == 3:
-            import signal
-
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(train.Progress, "record", ask)
+    monkeypatch.setattr(progress.Progress, "record", ask)
     assert run(base) == 0
     assert (metrics(base)["status"], metrics(base)["steps"]) == ("stopped", 3)
 
@@ -216,121 +123,7 @@ def test_loss_that_is_not_finite_fails_without_a_model(
     monkeypatch.setattr(loss, "photometric", lambda image, *_: image.sum() * math.nan)
     assert run(base) == 1
     assert (base / "output/failure").read_text().startswith("E_NOT_FINITE: the loss became nan at")
-    assert not (base / "model").exists()
-
-
-@pytest.mark.parametrize(
-    "camera_model", ["SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "OPENCV_FISHEYE"]
-)
-@pytest.mark.parametrize("text", [False, True], ids=["bin", "txt"])
-def test_camera_models_and_formats_load(tmp_path: Path, camera_model: str, text: bool) -> None:
-    make_scene(tmp_path, camera_model, text)
-    with channel.open_channel(tmp_path) as layout:
-        scene = read_scene(layout)
-        photos = load_photos(scene, 48, lambda: None)
-    assert [p.name for p in photos] == [f"sub dir/v{i}.png" for i in range(1, VIEWS + 1)]
-    assert max(photos[0].width, photos[0].height) == 48
-    assert photos[0].undistorted == (camera_model != "SIMPLE_PINHOLE")
-
-
-def edit(change: Callable[[Image.Image], Image.Image]) -> Callable[[Path], None]:
-    """An edit of the first photograph."""
-
-    def apply(path: Path) -> None:
-        change(Image.open(path)).save(path)
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        edit(lambda im: im.convert("L")),
-        edit(lambda im: im.convert("RGBA")),
-        edit(lambda im: im.resize((128, 96))),
-        edit(lambda im: im.resize((32, 24))),
-        lambda path: path.rename(path.with_suffix(".PNG")),
-    ],
-    ids=["grey", "alpha", "larger", "smaller", "case"],
-)
-def test_legal_photographs_load(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    make_scene(tmp_path)
-    change(tmp_path / "images/sub dir/v1.png")
-    with channel.open_channel(tmp_path) as layout:
-        photo = load_photos(read_scene(layout), 1600, lambda: None)[0]
-    assert photo.fx / photo.width == pytest.approx(50 / 64)
-    assert photo.cy / photo.height == pytest.approx(0.5)
-
-
-def test_exif_is_followed_only_where_the_camera_has_the_turned_shape(tmp_path: Path) -> None:
-    make_scene(tmp_path)
-    path = tmp_path / "images/sub dir/v1.png"
-    upright = np.asarray(Image.open(path))
-    exif = Image.Exif()
-    exif[0x0112] = 8  # shown turned by 90 degrees counter-clockwise
-    stored = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_270)
-    for image in (Image.fromarray(upright), stored):
-        image.save(path, exif=exif)
-        photo = load_photos(read_scene(channel.find_layout(tmp_path)), 1600, lambda: None)[0]
-        assert np.array_equal(photo.pixels, upright)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda path: path.unlink(), "missing"),
-        (lambda path: path.write_bytes(b"x"), "v1.png"),
-        (lambda path: path.write_bytes(path.read_bytes()[:200]), "v1.png"),
-        (edit(lambda im: im.resize((64, 64))), "64x64.*64x48"),
-        (edit(lambda im: im.transpose(Image.Transpose.ROTATE_90)), "48x64.*64x48"),
-    ],
-    ids=["missing", "damaged", "truncated", "square", "turned"],
-)
-def test_unusable_photographs_are_refused_by_name(
-    tmp_path: Path, change: Callable[[Path], None], reason: str
-) -> None:
-    make_scene(tmp_path)
-    change(tmp_path / "images/sub dir/v1.png")
-    with channel.open_channel(tmp_path) as layout, pytest.raises(TrainerError, match=reason) as e:
-        load_photos(read_scene(layout), 1600, lambda: None)
-    assert e.value.code == "E_SCENE_IMAGES"
-
-
-@pytest.fixture(scope="module")
-def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole small scene that tests copy damage into."""
-    return make_scene(tmp_path_factory.mktemp("scene"))
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.sampled_from(["cameras", "images", "points3D"]), st.data())
-def test_damaged_model_is_refused_or_harmless(
-    scene_folder: Path, name: str, data: st.DataObject
-) -> None:
-    path = scene_folder / f"sparse/0/{name}.bin"
-    whole = path.read_bytes()
-    broken = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
-    for place in data.draw(st.lists(st.integers(0, max(0, len(broken) - 1)), max_size=3)):
-        if broken:
-            broken[place] ^= data.draw(st.integers(1, 255))
-    code = "E_SCENE_"
-    try:
-        path.write_bytes(bytes(broken))
-        read_scene(channel.find_layout(scene_folder))
-    except TrainerError as error:
-        code = error.code
-    finally:
-        path.write_bytes(whole)
-    assert code.startswith("E_SCENE_")
-
-
-def test_scene_without_points_is_refused_with_the_number(tmp_path: Path) -> None:
-    make_scene(tmp_path)
-    (tmp_path / "sparse/0/points3D.bin").write_bytes(struct.pack("<Q", 0))
-    with pytest.raises(TrainerError, match=r"0 finite points|cannot read"):
-        read_scene(channel.find_layout(tmp_path))
+    assert not list((base / "model").iterdir())
 
 
 def test_neighbour_distance_is_near_the_exact_one() -> None:

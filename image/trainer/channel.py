@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import shutil
 import tarfile
 import tempfile
@@ -33,12 +34,17 @@ class Layout:
 
 
 def require_channel(channel: Path) -> None:
-    """Refuse a channel that is missing or holds no file (``E_CHANNEL_EMPTY``)."""
+    """Refuse a channel that is missing or empty (``E_CHANNEL_EMPTY``) or closed (``E_INPUT``)."""
     if not channel.is_dir():
         raise TrainerError(
             "E_CHANNEL_EMPTY",
             f"{channel} does not exist: the request needs an "
             "input channel named 'training' that holds sparse/ and images/",
+        )
+    closed = [p for p in (channel, *channel.rglob("*")) if not os.access(p, os.R_OK)]
+    if closed:
+        raise TrainerError(
+            "E_INPUT", f"{closed[0]} may not be read by user {os.geteuid()} ({len(closed)} such)"
         )
     if not any(p.is_file() for p in channel.rglob("*")):
         raise TrainerError(

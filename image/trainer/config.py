@@ -1,7 +1,7 @@
 """Hyperparameters: one typed table, read from SageMaker's file or the environment.
 
-Adding a parameter is one row here and its use; ``--help``, validation, the logged configuration
-and ``training_config.json`` follow from the table.
+Adding a parameter is one field of ``Config`` and its use; ``--help``, validation, the logged
+configuration, ``training_config.json`` and ``docs/trainer.md`` follow from it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import TrainerError
 
 Value = int | float | str
+_TYPES: dict[str, type[int] | type[float] | type[str]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+}
 
 
 @dataclass(frozen=True)
@@ -42,39 +48,35 @@ class Parameter:
         return f"{kind} from {self.low:g} to {self.high:g}" + (", or 0" if self.zero else "")
 
 
-def _int(
-    name: str, default: int, low: float, high: float, section: str, help: str, zero: bool = False
-) -> Parameter:
-    return Parameter(name, int, default, help, section, low, high, zero)
+def _row(
+    default: Value, low: float, high: float, section: str, help: str, zero: bool = False
+) -> Any:
+    """A number's field of ``Config``; the field's own name and type complete it."""
+    return field(
+        default=default,
+        metadata={"row": dict(help=help, section=section, low=low, high=high, zero=zero)},
+    )
 
 
-def _float(
-    name: str, default: float, low: float, high: float, section: str, help: str, zero: bool = False
-) -> Parameter:
-    return Parameter(name, float, default, help, section, low, high, zero)
+@dataclass(frozen=True)
+class Config:
+    """The effective configuration, and the table of parameters: one field is one parameter."""
 
-
-TABLE: tuple[Parameter, ...] = (
-    _int("max_iterations", 7000, 1, 1_000_000, "run", "optimisation steps"),
-    _float(
-        "max_minutes",
-        0.0,
-        0.05,
-        40_000,
-        "run",
-        "end training after this time, with a model; 0 = no limit",
-        zero=True,
-    ),
-    Parameter(
-        "device",
-        str,
-        "cuda",
-        "where to train; cpu is for small test jobs",
-        "run",
-        choices=("cuda", "cpu"),
-    ),
-    _int(
-        "plateau",
+    max_iterations: int = _row(7000, 1, 1_000_000, "run", "optimisation steps")
+    max_minutes: float = _row(
+        0.0, 0.05, 40_000, "run", "end with a model in this time; 0 = no limit", zero=True
+    )
+    device: str = field(
+        default="cuda",
+        metadata={
+            "row": dict(
+                help="where to train; cpu is for small test jobs",
+                section="run",
+                choices=("cuda", "cpu"),
+            )
+        },
+    )
+    plateau: int = _row(
         0,
         4,
         1_000_000,
@@ -82,137 +84,76 @@ TABLE: tuple[Parameter, ...] = (
         "end when an eighth of the training photographs, then kept aside, was drawn no better for "
         "this many steps; 0 = off",
         zero=True,
-    ),
-    _int("seed", 0, 0, 2**31 - 1, "run", "seed of every random draw"),
-    _int("log_every", 100, 1, 1_000_000, "run", "steps between progress lines"),
-    _int(
-        "eval_every",
+    )
+    seed: int = _row(0, 0, 2**31 - 1, "run", "seed of every random draw")
+    log_every: int = _row(100, 1, 1_000_000, "run", "steps between progress lines")
+    eval_every: int = _row(
         0,
         1,
         1_000_000,
         "run",
         "steps between evaluations on the held-out views; 0 = only at the end",
         zero=True,
-    ),
-    _int(
-        "checkpoint_every",
-        1000,
-        1,
-        1_000_000,
-        "run",
-        "steps between checkpoints; 0 = none",
-        zero=True,
-    ),
-    _int(
-        "max_image_size",
-        1600,
-        32,
-        16_384,
-        "data",
-        "photographs are reduced to this longest side, in pixels",
-    ),
-    _int(
-        "hold_out",
+    )
+    checkpoint_every: int = _row(
+        1000, 1, 1_000_000, "run", "steps between checkpoints; 0 = none", zero=True
+    )
+    max_image_size: int = _row(
+        1600, 32, 16_384, "data", "photographs are reduced to this longest side, in pixels"
+    )
+    hold_out: int = _row(
         8,
         2,
         1_000_000,
         "data",
         "every n-th photograph by name, from the first, is kept for evaluation; 0 = none",
         zero=True,
-    ),
-    _int("max_gaussians", 500_000, 100, 20_000_000, "model", "cap on the number of Gaussians"),
-    _int("sh_degree", 3, 0, 3, "model", "degree of the spherical harmonics of the colour"),
-    _int("sh_every", 1000, 1, 1_000_000, "model", "steps between raising the degree in use"),
-    _float(
-        "init_scale",
+    )
+    max_gaussians: int = _row(500_000, 100, 20_000_000, "model", "cap on the number of Gaussians")
+    sh_degree: int = _row(3, 0, 3, "model", "degree of the spherical harmonics of the colour")
+    sh_every: int = _row(1000, 1, 1_000_000, "model", "steps between raising the degree in use")
+    init_scale: float = _row(
         0.1,
         0.001,
         10,
         "model",
         "initial size of a Gaussian, relative to the distance of its neighbours",
-    ),
-    _int("refine_start", 500, 0, 1_000_000, "densification", "first step that may add Gaussians"),
-    _int("refine_every", 100, 1, 1_000_000, "densification", "steps between refinements"),
-    _int(
-        "refine_stop",
+    )
+    max_elongation: float = _row(
+        3.0, 1, 1000, "model", "longest axis of a Gaussian over its middle one; 0 = free", zero=True
+    )
+    refine_start: int = _row(
+        500, 0, 1_000_000, "densification", "first step that may add Gaussians"
+    )
+    refine_every: int = _row(100, 1, 1_000_000, "densification", "steps between refinements")
+    refine_stop: int = _row(
         0,
         1,
         1_000_000,
         "densification",
         "last step that may add Gaussians; 0 = nine tenths of max_iterations",
         zero=True,
-    ),
-    _float("growth", 0.05, 0.001, 1, "densification", "share of Gaussians added per refinement"),
-    _float("ssim_weight", 0.2, 0, 1, "loss", "weight of 1 - SSIM against L1"),
-    _float("opacity_reg", 0.01, 0, 1, "loss", "weight of the mean opacity"),
-    _float(
-        "dropout",
+    )
+    growth: float = _row(0.05, 0.001, 1, "densification", "share of Gaussians added per refinement")
+    opacity_reg: float = _row(0.01, 0, 1, "loss", "weight of the mean opacity")
+    dropout: float = _row(
         0.1,
         0,
         0.9,
         "loss",
         "share of Gaussians left out of a step, reached linearly at the last step",
-    ),
-    _float(
-        "max_elongation",
-        3.0,
-        1,
-        1000,
-        "model",
-        "longest axis of a Gaussian over its middle one; 0 = free",
-        zero=True,
-    ),
-    _float(
-        "lr_means",
+    )
+    lr_means: float = _row(
         3.2e-4,
         0,
         1,
         "learning rates",
         "of positions, times the scene's size; falls to 1 % at the end",
-    ),
-    _float("lr_scales", 5e-3, 0, 1, "learning rates", "of log scales"),
-    _float("lr_quats", 1e-3, 0, 1, "learning rates", "of rotations"),
-    _float("lr_opacities", 5e-2, 0, 1, "learning rates", "of logit opacities"),
-    _float("lr_sh", 2.5e-3, 0, 1, "learning rates", "of colours; a 20th of it above degree 0"),
-)
-_BY_NAME = {p.name: p for p in TABLE}
-#: Keys that the SageMaker SDK, its toolkit and hyperparameter tuning add on their own.
-_IGNORED = re.compile(r"sagemaker_.*|_tuning_objective_metric")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-@dataclass(frozen=True)
-class Config:
-    """The effective configuration: a value and a source for each row of the table."""
-
-    max_iterations: int
-    max_minutes: float
-    device: str
-    plateau: int
-    seed: int
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    max_image_size: int
-    hold_out: int
-    max_gaussians: int
-    sh_degree: int
-    sh_every: int
-    init_scale: float
-    refine_start: int
-    refine_every: int
-    refine_stop: int
-    growth: float
-    ssim_weight: float
-    opacity_reg: float
-    dropout: float
-    max_elongation: float
-    lr_means: float
-    lr_scales: float
-    lr_quats: float
-    lr_opacities: float
-    lr_sh: float
-    sources: Mapping[str, str]
+    )
+    lr_scales: float = _row(5e-3, 0, 1, "learning rates", "of log scales")
+    lr_sh: float = _row(2.5e-3, 0, 1, "learning rates", "of colours; a 20th of it above degree 0")
+    #: Where each value comes from, by name.
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def values(self) -> dict[str, Value]:
         """Name to effective value, in the table's order."""
@@ -222,6 +163,17 @@ class Config:
     def last_refinement(self) -> int:
         """The last step that may add Gaussians, with the default worked out."""
         return self.refine_stop or self.max_iterations * 9 // 10
+
+
+TABLE: tuple[Parameter, ...] = tuple(
+    Parameter(f.name, _TYPES[str(f.type)], f.default, **f.metadata["row"])
+    for f in fields(Config)
+    if "row" in f.metadata
+)
+_BY_NAME = {p.name: p for p in TABLE}
+#: Keys that the SageMaker SDK, its toolkit and hyperparameter tuning add on their own.
+_IGNORED = re.compile(r"sagemaker_.*|_tuning_objective_metric")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def load(base: Path, environment: Mapping[str, str]) -> Config:

@@ -34,6 +34,17 @@ class Strategy:
             dtype=torch.float64,
         )
 
+    @staticmethod
+    def reachable(config: Config, points: int) -> int:
+        """The most Gaussians that ``points`` can have become by the last step."""
+        count = min(points, config.max_gaussians)
+        last, every = min(config.last_refinement, config.max_iterations), config.refine_every
+        for _ in range(max(0, last // every - max(0, config.refine_start - 1) // every)):
+            count = min(config.max_gaussians, math.ceil(count * (1 + config.growth)))
+            if count == config.max_gaussians:
+                break
+        return count
+
     def due(self, step: int) -> bool:
         """Whether ``refine`` is to run after this step."""
         c = self._config

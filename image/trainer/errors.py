@@ -73,19 +73,34 @@ KINDS: dict[str, Kind] = {
         "too few points or observations to start from",
         "run SfM again with more overlap or more features",
     ),
+    "E_INPUT": Kind(
+        EXIT_REFUSED,
+        "a file of the input channel cannot be read",
+        "check the files' permissions and the channel's storage",
+    ),
+    "E_MEMORY": Kind(
+        EXIT_REFUSED,
+        "the scene and the parameters ask for more memory than there is",
+        "lower max_image_size or max_gaussians as the first line says, or use a larger instance",
+    ),
     "E_DRIVER": Kind(
         EXIT_FAILED,
         "the host's NVIDIA driver is older than the image needs",
         "use another instance family, or an image built for an older CUDA",
     ),
+    "E_ARCH": Kind(
+        EXIT_FAILED,
+        "the image holds no machine code for this GPU",
+        "use an instance type the image was built for, or build it with this GPU in CUDA_ARCHS",
+    ),
     "E_CUDA": Kind(
         EXIT_FAILED,
         "CUDA or gsplat's compiled extension failed",
-        "check the GPU architecture against the image's; retry once",
+        "retry once; if it comes again, report it with the log",
     ),
     "E_OOM": Kind(
         EXIT_FAILED,
-        "memory ran out",
+        "memory ran out while training, after Gaussians had been reduced once",
         "lower max_gaussians or max_image_size, or use a larger instance",
     ),
     "E_NOT_FINITE": Kind(
@@ -95,8 +110,13 @@ KINDS: dict[str, Kind] = {
     ),
     "E_DISK": Kind(
         EXIT_FAILED,
-        "a file could not be written",
-        "check free space and that /opt/ml/model is writable",
+        "the disk is full",
+        "use an instance with a larger disk, or raise VolumeSizeInGB; lower max_gaussians",
+    ),
+    "E_OUTPUT": Kind(
+        EXIT_FAILED,
+        "an output folder cannot be written to",
+        "check that /opt/ml/model and /opt/ml/output are writable by the image's user",
     ),
     "E_STOPPED": Kind(
         EXIT_FAILED,
@@ -132,11 +152,15 @@ def clip(text: str, limit: int) -> str:
     return raw.decode() if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "..."
 
 
-def classify(error: BaseException) -> TrainerError:
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+
+
+def classify(error: BaseException, base: Path = Path("/opt/ml")) -> TrainerError:
     """The fault that an arbitrary exception stands for; ``E_INTERNAL`` if nothing is known."""
     if isinstance(error, TrainerError):
         return error
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    text = next(iter(f"{type(error).__name__}: {error}".splitlines()))
     lowered = str(error).lower()
     # By name: torch may not be importable here, and its classes moved between versions.
     names = {cls.__name__ for cls in type(error).__mro__}
@@ -146,12 +170,19 @@ def classify(error: BaseException) -> TrainerError:
         or ("can't allocate memory" in lowered or "cuda out of memory" in lowered)
     ):
         return TrainerError("E_OOM", f"out of memory: {text}")
-    if "AcceleratorError" in names or "cuda error" in lowered or "no kernel image" in lowered:
+    if "no kernel image" in lowered:
+        return TrainerError("E_ARCH", text)
+    if "AcceleratorError" in names or "cuda error" in lowered:
         return TrainerError("E_CUDA", text)
-    writing = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
-    if isinstance(error, OSError) and error.errno in writing:
-        where = f" ({error.filename})" if error.filename else ""
-        return TrainerError("E_DISK", f"{os.strerror(error.errno)}{where}")
+    if isinstance(error, OSError) and error.errno:
+        where = str(error.filename or "")
+        cause = os.strerror(error.errno) + (f": {where}" if where else "")
+        if error.errno in _FULL:
+            return TrainerError("E_DISK", cause)
+        if where.startswith(str(base / "input")):
+            return TrainerError("E_INPUT", cause)
+        if error.errno in _CLOSED:
+            return TrainerError("E_OUTPUT", cause)
     return TrainerError("E_INTERNAL", text)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from trainer import loss
+from trainer import log, loss
 from trainer.errors import TrainerError
+from trainer.files import write_atomically
 from trainer.rasterise import View, render
 from trainer.stop import Stop
 
@@ -37,11 +40,14 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate(values: dict[str, Tensor], views: Sequence[View], stop: Stop) -> list[Quality]:
+def evaluate(
+    values: dict[str, Tensor], views: Sequence[View], stop: Stop, renders: Path | None = None
+) -> list[Quality]:
     """PSNR and SSIM of each view, images clamped to [0, 1] and not quantised.
 
     ``values`` as in ``Splats.params``, on the views' device. After a request to stop, views that
-    no time is left for are not evaluated; the first always is.
+    no time is left for are not evaluated; the first always is. With a folder ``renders``, each
+    photograph is written there with its render on the right, as ``NAME.png``.
     """
     degree = round((values["shN"].shape[1] + 1) ** 0.5) - 1
     found: list[Quality] = []
@@ -54,7 +60,18 @@ def evaluate(values: dict[str, Tensor], views: Sequence[View], stop: Stop) -> li
         if not ssim == ssim:
             raise TrainerError("E_NOT_FINITE", f"the image of {view.name} is not finite")
         found.append(Quality(view.name, view.width, view.height, *view.intrinsics, psnr, ssim))
+        if renders:
+            _show(renders / f"{view.name}.png", torch.cat([photo, image], 1))
     return found
+
+
+def _show(path: Path, picture: Tensor) -> None:
+    """Write a picture (H, W, 3); a job that can deliver its model does not fail for a picture."""
+    pixels = (picture * 255).round().byte().cpu().numpy()
+    try:
+        write_atomically(path, lambda s: Image.fromarray(pixels).save(s, "png", compress_level=1))
+    except OSError as error:
+        log.line(f"warning: no render {path.name}: {error}")
 
 
 def mean(values: Sequence[float]) -> float:

@@ -36,25 +36,19 @@ def write_ply(path: Path, values: dict[str, Tensor]) -> int:
     Opacity stays a logit and scale a logarithm; f_rest is channel-major; rotations are normalised,
     w first. Raises ``E_NOT_FINITE`` rather than write a value that is not finite, or no Gaussian.
     """
-    v = {name: value.detach().cpu().double() for name, value in values.items()}
+    v = {name: value.detach().cpu() for name, value in values.items()}
     count = len(v["means"])
-    quats = v["quats"] / v["quats"].norm(dim=1, keepdim=True)
-    table = (
-        torch.cat(
-            [
-                v["means"],
-                torch.zeros(count, 3),
-                v["sh0"].reshape(count, 3),
-                v["shN"].transpose(1, 2).reshape(count, -1),
-                v["opacities"][:, None],
-                v["scales"],
-                quats,
-            ],
-            1,
-        )
-        .numpy()
-        .astype("<f4")
-    )
+    quats = v["quats"].double()
+    parts = [
+        v["means"],
+        torch.zeros(count, 3),
+        v["sh0"].reshape(count, 3),
+        v["shN"].transpose(1, 2).reshape(count, -1),
+        v["opacities"][:, None],
+        v["scales"],
+        (quats / quats.norm(dim=1, keepdim=True)).float(),
+    ]
+    table = torch.cat(parts, 1).numpy().astype("<f4", copy=False)
     names = columns(v["shN"].shape[1])
     if not count:
         raise TrainerError("E_NOT_FINITE", "no Gaussian is left to write")
@@ -73,7 +67,7 @@ def write_ply(path: Path, values: dict[str, Tensor]) -> int:
 
     def write(stream: BinaryIO) -> None:
         stream.write("\n".join(header).encode())
-        stream.write(table.tobytes())
+        stream.write(table.data)
 
     write_atomically(path, write)
     return count
@@ -90,7 +84,7 @@ def read_ply(path: Path) -> dict[str, Tensor]:
                 count = int(line[2])
             if line[0] == b"property":
                 names.append(line[2].decode())
-        data = np.frombuffer(stream.read(), "<f4").reshape(count, len(names)).astype(np.float32)
+        data = np.frombuffer(bytearray(stream.read()), "<f4").reshape(count, len(names))
     table = torch.from_numpy(data)
     rest = (len(names) - 17) // 3
     if names != columns(rest):

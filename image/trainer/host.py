@@ -7,11 +7,12 @@ import platform
 import re
 import resource
 import sys
+import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, classify
 
 _VERSION = re.compile(r"\b(\d{3,4}\.\d+(?:\.\d+)?)\b")
 _DEVICE = re.compile(r"\s*(\d+|(GPU|MIG)-\S+)\s*")
@@ -62,6 +63,18 @@ def require_gpu(environment: Mapping[str, str], root: Path = Path("/")) -> None:
         )
 
 
+def require_output(base: Path) -> None:
+    """Refuse output folders that cannot be written to: ``E_OUTPUT``, or ``E_DISK`` if full."""
+    for folder in (base / "model", base / "output" / "data"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(4096))
+        except OSError as error:
+            error.filename = str(folder)
+            raise classify(error, base) from error
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text))
 
@@ -95,3 +108,51 @@ def cpus() -> int:
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         pass
     return count
+
+
+def memory_limit(root: Path = Path("/")) -> tuple[int, str]:
+    """Bytes of memory that this process may hold in all, and what sets the limit.
+
+    The least of the cgroup's limit (version 1 or 2, its own or an ancestor's) and what the machine
+    has free beside what this process holds already.
+    """
+    info = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+    free = int(info["MemAvailable"].split()[0]) * 1024 + resident(root)
+    limits = [(free, "what the machine has free")]
+    limits += [(n, "the container's limit") for n in _cgroup(root, "max", "limit_in_bytes")]
+    return min(limits)
+
+
+def memory_peak(root: Path = Path("/")) -> int:
+    """Largest memory of this container so far by its cgroup, page cache included; 0 if unknown."""
+    return next(iter(_cgroup(root, "peak", "max_usage_in_bytes")), 0)
+
+
+def resident(root: Path = Path("/")) -> int:
+    """Bytes that this process holds in memory now."""
+    return int((root / "proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cgroup(root: Path, v2: str, v1: str) -> list[int]:
+    """Values of a memory file of this process's cgroup and of its ancestors, own first.
+
+    In a container the mount may show the container's cgroup as its root, or the host's tree.
+    """
+    found = []
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        number, kinds, path = line.split(":", 2)
+        if number == "0":
+            top, name = root / "sys/fs/cgroup", f"memory.{v2}"
+        elif "memory" in kinds.split(","):
+            top, name = root / "sys/fs/cgroup/memory", f"memory.{v1}"
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(top):
+                break
+            try:
+                found.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # absent at the root, or "max"
+                continue
+    return found

@@ -16,6 +16,8 @@ from trainer.config import Config
 C0 = 0.28209479177387814
 _INITIAL_OPACITY = 0.5
 _NEIGHBOURS = 3
+#: Learning rates that no scene wanted otherwise.
+_QUATS_RATE, _OPACITIES_RATE = 1e-3, 5e-2
 
 
 class Splats:
@@ -110,9 +112,9 @@ def learning_rates(config: Config, scene_size: float) -> dict[str, float]:
     """Adam's rates by parameter; positions are in world units, hence the scene's size."""
     return {
         "means": config.lr_means * scene_size,
-        "quats": config.lr_quats,
+        "quats": _QUATS_RATE,
         "scales": config.lr_scales,
-        "opacities": config.lr_opacities,
+        "opacities": _OPACITIES_RATE,
         "sh0": config.lr_sh,
         "shN": config.lr_sh / 20,
     }

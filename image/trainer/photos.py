@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from trainer.scene import Scene, Shot
 MAX_MISSING = 0.05
 #: SSIM looks through an 11-pixel window.
 MIN_SIDE = 16
+#: Seconds between lines that say how far decoding has come.
+_SAY_EVERY = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,31 @@ class Photo:
         return int(self.pixels.shape[0])
 
 
-def load_photos(scene: Scene, max_size: int, check: Callable[[], None]) -> list[Photo]:
-    """Decode every registered photograph, in the scene's order; ``check`` may stop the work.
+def index_photos(scene: Scene) -> dict[str, Path]:
+    """Photographs there are, by their path under ``images/`` in lower case.
 
-    Raises ``E_SCENE_IMAGES`` when more than ``MAX_MISSING`` are missing or unreadable, or when one
-    has another shape than its camera.
+    Raises ``E_SCENE_IMAGES`` when too many registered ones are missing: no decoding is needed for
+    that.
     """
     index = {
         p.relative_to(scene.images).as_posix().lower(): p
         for p in sorted(scene.images.rglob("*"))
         if p.is_file()
     }
+    names = [s.name for s in scene.shots if find_photo(scene.images, s.name, index) is None]
+    refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), index)
+    return index
+
+
+def load_photos(
+    scene: Scene, index: dict[str, Path], max_size: int, check: Callable[[], None]
+) -> list[Photo]:
+    """Decode every registered photograph, in the scene's order; ``check`` may stop the work.
+
+    Each is reduced before the next is decoded by the same thread: what is kept is
+    ``max_size``-sized and one byte a channel. Raises ``E_SCENE_IMAGES`` when more than
+    ``MAX_MISSING`` are missing or unreadable, or when one has another shape than its camera.
+    """
 
     def load(shot: Shot) -> Photo | str:
         check()
@@ -77,17 +94,37 @@ def load_photos(scene: Scene, max_size: int, check: Callable[[], None]) -> list[
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return f"{shot.name} ({error})"
 
+    photos: list[Photo] = []
+    lost: list[str] = []
+    said = time.monotonic()
     # Pillow decodes outside the interpreter's lock; more threads would hold more full-size images.
-    with ThreadPoolExecutor(min(4, host.cpus())) as pool:
-        loaded = list(pool.map(load, scene.shots))
-    photos = [p for p in loaded if isinstance(p, Photo)]
-    _report(photos, [p for p in loaded if isinstance(p, str)], index)
+    with ThreadPoolExecutor(decoders()) as pool:
+        for done, loaded in enumerate(pool.map(load, scene.shots), 1):
+            photos.append(loaded) if isinstance(loaded, Photo) else lost.append(loaded)
+            if time.monotonic() - said > _SAY_EVERY:
+                said = time.monotonic()
+                log.event(phase="photos", decoded=done, of=len(scene.shots))
+    refuse_lost(lost, len(scene.shots), index)
+    for name in lost:
+        log.line(f"warning: left out {name}")
+    log.event(
+        phase="photos",
+        used=len(photos),
+        left_out=len(lost),
+        not_registered=max(0, len(index) - len(scene.shots)),
+        megabytes=sum(p.pixels.nbytes for p in photos) / 1e6,
+    )
     return photos
 
 
-def _report(photos: Sequence[Photo], lost: Sequence[str], index: dict[str, Path]) -> None:
-    total = len(photos) + len(lost)
-    if lost and len(lost) > MAX_MISSING * total:
+def decoders() -> int:
+    """How many photographs are decoded at once."""
+    return min(4, host.cpus())
+
+
+def refuse_lost(lost: Sequence[str], total: int, index: dict[str, Path]) -> None:
+    """Raise ``E_SCENE_IMAGES`` if more than ``MAX_MISSING`` of ``total`` photographs are lost."""
+    if len(lost) > MAX_MISSING * total:
         there = ", ".join(list(index)[:3]) or "no file"
         raise TrainerError(
             "E_SCENE_IMAGES",
@@ -95,15 +132,6 @@ def _report(photos: Sequence[Photo], lost: Sequence[str], index: dict[str, Path]
             f"unreadable ({MAX_MISSING:.0%} may be): {'; '.join(lost[:5])}",
             f"images/ holds {there}{' ...' if len(index) > 3 else ''}",
         )
-    for name in lost:
-        log.line(f"warning: left out {name}")
-    log.event(
-        phase="photos",
-        used=len(photos),
-        left_out=len(lost),
-        not_registered=max(0, len(index) - total),
-        megabytes=sum(p.pixels.nbytes for p in photos) / 1e6,
-    )
 
 
 def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
@@ -137,8 +165,7 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
             )
         image = turned
     image = _rgb(image)
-    undistorted = camera.model_name not in ("PINHOLE", "SIMPLE_PINHOLE")
-    if undistorted:
+    if not shot.pinhole:
         image, camera = undistort(shot, image)
     scale = min(1.0, max_size / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
@@ -160,7 +187,7 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
         camera.principal_point_y * ry,
         shot.rotation,
         shot.translation,
-        undistorted,
+        not shot.pinhole,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer import raster_torch
 from trainer.config import Config
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, classify
 from trainer.photos import Photo
 
 
@@ -63,7 +63,7 @@ class Views:
 
 
 def split(config: Config, views: list[View]) -> Views:
-    """Keep every ``hold_out``-th view for the verdict; for ``plateau``, an eighth of the rest too."""
+    """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``."""
     every = config.hold_out
     held_out = views[::every] if every else []
     training = [v for i, v in enumerate(views) if not every or i % every]
@@ -152,10 +152,20 @@ def require_backend(device: str) -> torch.device:
         (16.0, 16.0, 8.0, 8.0),
         torch.zeros(16, 16, 3, dtype=torch.uint8, device=cuda),
     )
-    image = render({n: v.to(cuda) for n, v in values.items()}, torch.ones(1, device=cuda), view, 0)
-    if not float(image.max()) > 0:
+    try:
+        values = {n: v.to(cuda) for n, v in values.items()}
+        drawn = float(render(values, torch.ones(1, device=cuda), view, 0).max())
+    except RuntimeError as error:
+        fault = classify(error)
+        if fault.code != "E_ARCH":
+            raise
+        major, minor = torch.cuda.get_device_capability(cuda)
         raise TrainerError(
-            "E_CUDA",
-            "gsplat drew nothing on this GPU: no code for its architecture, or a broken driver",
-        )
+            "E_ARCH",
+            f"{torch.cuda.get_device_name(cuda)} has compute capability {major}.{minor}, and this "
+            "image holds no machine code for it",
+            str(fault),
+        ) from error
+    if not drawn > 0:
+        raise TrainerError("E_CUDA", "gsplat drew nothing on this GPU: a broken driver?")
     return cuda

@@ -36,6 +36,11 @@ class Shot:
     translation: Array
 
     @property
+    def pinhole(self) -> bool:
+        """Whether the photograph is drawn as it is; others are undistorted first."""
+        return self.camera.model_name in ("PINHOLE", "SIMPLE_PINHOLE")
+
+    @property
     def centre(self) -> Array:
         """The camera's centre in world coordinates, shape (3,)."""
         centre: Array = -self.rotation.T @ self.translation
@@ -197,6 +202,12 @@ def _judge_shots(shots: list[Shot], listed: int) -> None:
                 "a rotation; SfM must drop or mend it",
             )
         camera = shot.camera
+        if not camera.focal_length_idxs():
+            raise TrainerError(
+                "E_SCENE_CAMERA",
+                f"camera {camera.camera_id} of {shot.name!r} is {camera.model_name}, which no "
+                "pinhole camera can stand for; SfM must render perspective views of it",
+            )
         sane = (
             np.isfinite(camera.params).all()
             and camera.width > 0
@@ -244,6 +255,6 @@ def _digest(folder: Path) -> str:
     """Hash of the model's files, which names the scene in checkpoints and metrics."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.*")):
-        if path.stem in ("cameras", "images", "points3D"):
+        if path.stem in ("cameras", "images", "points3D", "rigs", "frames"):
             digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -73,7 +73,7 @@ class AutogradStep:
         opacities = splats.params["opacities"].sigmoid()
         image = render(splats.params, drop(opacities, at.dropout, draw), view, at.sh_degree)
         wanted = photo.float() / 255
-        total = loss.photometric(image, wanted, self._config.ssim_weight)
+        total = loss.photometric(image, wanted)
         if self._config.opacity_reg:
             total = total + self._config.opacity_reg * opacities.mean()
         total.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,127 @@
+"""Memory, reckoned before it is allocated: what a run will need, against what there is.
+
+Figures are upper bounds by counting (photographs, parameters) or by measurement on a CPU
+(working space). docs/trainer.md, "Memory", gives the model in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainer import log
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.scene import Scene, Shot
+
+#: Floats of a Gaussian at SH degree 3: mean 3, quaternion 4, scale 3, opacity 1, SH 48.
+_FLOATS = 59
+#: Parameters, gradients and two moments; at a refinement the old and the new of all but gradients.
+_TRAINED = _FLOATS * 4 * 6
+#: A Gaussian's part in one view: projected, shaded, sorted into tiles, and the gradients of that.
+_DRAWN = 1500
+#: A pixel's part in one view: image, photograph, SSIM's fifteen maps, and their gradients.
+_PIXEL = 400
+#: Exporting and reading back: one row as float32, twice.
+_EXPORTED = _FLOATS * 4 * 3
+#: A decoded photograph: Pillow's 4 bytes a pixel and one reduced or converted copy; undistorting
+#: holds it as COLMAP's bitmap and as an array on either side.
+_DECODED, _UNDISTORTED = 8, 20
+#: Left to the allocators' fragments and to the system.
+_SPARE = 0.05
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one kind of memory has to hold, in bytes by purpose, and how much there is."""
+
+    kind: str
+    needs: Mapping[str, int]
+    have: int
+    limit: str
+
+    @property
+    def total(self) -> int:
+        """Everything needed, in bytes."""
+        return sum(self.needs.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits, with a little to spare."""
+        return self.total <= self.have * (1 - _SPARE)
+
+    def require(self, config: Config) -> None:
+        """Log the budget; ``E_MEMORY`` with the numbers and what to change if it does not fit."""
+        needs = ", ".join(f"{name} {_gb(size)}" for name, size in self.needs.items())
+        log.event(phase="budget", memory=self.kind, need=_gb(self.total), have=_gb(self.have))
+        if self.fits:
+            return
+        raise TrainerError(
+            "E_MEMORY",
+            f"this run needs about {_gb(self.total)} of {self.kind} memory and has "
+            f"{_gb(self.have)} ({self.limit}); {self._way_out(config)}",
+            f"needed: {needs}",
+        )
+
+    def _way_out(self, config: Config) -> str:
+        """The one parameter that would make it fit, with its value."""
+        over = self.total - self.have * (1 - _SPARE)
+        photos, gaussians = self.needs.get("photographs", 0), self.needs["Gaussians"]
+        if photos > over and photos >= gaussians:
+            size = int(config.max_image_size * math.sqrt(1 - over / photos))
+            return f"max_image_size={size} would fit"
+        if gaussians > over:
+            return f"max_gaussians={int(config.max_gaussians * (1 - over / gaussians))} would fit"
+        return "use an instance with more memory"
+
+
+def photo_bytes(scene: Scene, config: Config) -> tuple[int, int]:
+    """Bytes of all photographs as they are trained (uint8), and pixels of the largest as trained.
+
+    From the cameras' sizes: undistorting may change them by some percent.
+    """
+    sizes = [_reduced(shot, config.max_image_size) for shot in scene.shots]
+    return 3 * sum(sizes), max(sizes)
+
+
+def host_budget(
+    scene: Scene, config: Config, gaussians: int, threads: int, now: int, limit: tuple[int, str]
+) -> Budget:
+    """Host memory; ``gaussians`` as many as there may come to be, ``now`` bytes already held."""
+    photos, pixels = photo_bytes(scene, config)
+    stored = max(
+        s.camera.width * s.camera.height * (_DECODED if s.pinhole else _UNDISTORTED)
+        for s in scene.shots
+    )
+    cpu = config.device == "cpu"
+    return Budget(
+        "host",
+        {
+            "process": now,
+            "photographs": photos,
+            "decoding": threads * stored,
+            "Gaussians": gaussians * (_EXPORTED + (_TRAINED + _DRAWN if cpu else 0)),
+            "drawing": pixels * _PIXEL if cpu else 0,
+        },
+        *limit,
+    )
+
+
+def gpu_budget(scene: Scene, config: Config, gaussians: int, have: int) -> Budget:
+    """GPU memory without the photographs, which stay on the host if they do not fit too."""
+    needs = {
+        "Gaussians": gaussians * (_TRAINED + _DRAWN),
+        "drawing": photo_bytes(scene, config)[1] * _PIXEL,
+    }
+    return Budget("GPU", needs, have, "what the GPU has free")
+
+
+def _reduced(shot: Shot, longest: int) -> int:
+    width, height = shot.camera.width, shot.camera.height
+    scale = min(1.0, longest / max(width, height))
+    return math.ceil(width * scale) * math.ceil(height * scale)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f}GB"
