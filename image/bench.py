@@ -5,8 +5,8 @@
     python image/bench.py --scene tests/scenes/banana --folds 0-7 --against autograd
     python image/bench.py --scene tests/scenes/brighton_beach --frozen 1400000
 
-Times are from step 0 to the last, the device idle at both ends; scene loading and evaluation are not
-in them. ``gpu_busy`` is the time of all kernels of one run, by CUPTI in a repeat of the first,
+Times are from step 0 to the last, the device idle at both ends; scene loading, the first Gaussians
+(``setup_seconds``) and evaluation are not in them. ``gpu_busy`` is the time of all kernels of one run, by CUPTI in a repeat of the first,
 divided by the wall time of that run without the profiler.
 """
 
@@ -29,7 +29,7 @@ from trainer import train as loop
 from trainer.checkpoint import Checkpoints
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mean
-from trainer.photos import load_photos
+from trainer.photos import index_photos, load_photos
 from trainer.scene import read_scene
 from trainer.schedule import Schedule
 from trainer.stop import Stop
@@ -42,13 +42,15 @@ _WARM, _TIMED = 30, 200
 class Bench:
     """A scene loaded once, trained on many times."""
 
-    def __init__(self, path: Path, settings: config.Config) -> None:
+    def __init__(self, path: Path, settings: config.Config, zoom: int) -> None:
         self.settings, self.stop = settings, Stop()
         with channel.open_channel(path) as layout:
             self.scene = read_scene(layout)
-            photos = load_photos(self.scene, settings.max_image_size, lambda: None)
+            index = index_photos(self.scene)
+            photos = load_photos(self.scene, index, settings.max_image_size, lambda: None)
         self.device = rasterise.require_backend(settings.device)
-        self.photos = [rasterise.make_view(photo, self.device, True) for photo in photos]
+        views = [rasterise.make_view(photo, self.device, True) for photo in photos]
+        self.photos = [enlarged(view, zoom) for view in views]
 
     def wait(self) -> float:
         """Wait until the device is idle; returns the time."""
@@ -76,7 +78,7 @@ class Bench:
         outcome = loop.train(
             settings, self.scene, views, Checkpoints(None, 0, ""), self.stop, self.device, began
         )
-        seconds = self.wait() - began
+        whole, seconds = self.wait() - began, float(outcome.notes["seconds"])
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if cuda else 0
         found = evaluate(outcome.splats.values(), views.judged, self.stop)
@@ -87,6 +89,7 @@ class Bench:
             "held_out": [view.name for view in views.held_out],
             "steps": outcome.step,
             "seconds": seconds,
+            "setup_seconds": whole - seconds,
             "gaussians": outcome.splats.count,
             "psnr": mean([q.psnr for q in found]),
             "ssim": mean([q.ssim for q in found]),
@@ -115,7 +118,7 @@ class Bench:
         """Milliseconds a step of each kind from one state grown to ``count`` Gaussians."""
         kept = self.settings
         self.settings = replace(
-            kept, growth=0.2, max_gaussians=count, refine_stop=0, max_iterations=3000
+            kept, growth=0.2, max_gaussians=count, refine_every=50, max_iterations=4000
         )
         grown = self.run(0, 0, "fused")
         self.settings = kept
@@ -144,6 +147,13 @@ class Bench:
         return found
 
 
+def enlarged(view: rasterise.View, zoom: int) -> rasterise.View:
+    """The view with each pixel made ``zoom`` by ``zoom``, to time images larger than there are."""
+    pixels = view.pixels.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    fx, fy, cx, cy = (zoom * value for value in view.intrinsics)
+    return replace(view, pixels=pixels.contiguous(), intrinsics=(fx, fy, cx, cy))
+
+
 def numbers(text: str) -> list[int]:
     """``"0-2,5"`` as [0, 1, 2, 5]."""
     out: list[int] = []
@@ -161,8 +171,11 @@ def settings_from(words: list[str], device: str) -> config.Config:
 
 def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything that was asked for, as the result's fields."""
-    bench = Bench(asked.scene, settings_from(asked.parameters, asked.device))
+    bench = Bench(asked.scene, settings_from(asked.parameters, asked.device), asked.zoom)
     cuda = bench.device.type == "cuda"
+    if asked.cap_gib:
+        _, memory = torch.cuda.mem_get_info()
+        torch.cuda.set_per_process_memory_fraction(asked.cap_gib * 2**30 / memory)
     runs = []
     for fold in numbers(asked.folds):
         for seed in range(asked.seeds):
@@ -180,6 +193,7 @@ def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, 
         "held_out": {run["fold"]: run["held_out"] for run in runs},
         "steps": first["steps"],
         "seconds": [run["seconds"] for run in runs],
+        "setup_seconds": [run["setup_seconds"] for run in runs],
         "steps_per_s": [run["steps"] / run["seconds"] for run in runs],
         "gpu_busy": None,
         "gaussians": [run["gaussians"] for run in runs],
@@ -220,6 +234,8 @@ def main() -> int:
         "--against", choices=STEPS, help="another kind of step, once, for the ratio"
     )
     parser.add_argument("--frozen", type=int, default=0, metavar="N", help="time N Gaussians too")
+    parser.add_argument("--zoom", type=int, default=1, help="enlarge the photographs")
+    parser.add_argument("--cap-gib", type=float, default=0, help="PyTorch may allocate no more")
     parser.add_argument("--busy", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="hyperparameters")
     asked = parser.parse_args()

@@ -149,7 +149,7 @@ def reference(
             case.degree,
         )
     photo = view.pixels.to(image) / 255
-    total = loss.photometric(image, photo, config.ssim_weight)
+    total = loss.photometric(image, photo)
     total = total + config.opacity_reg * opacities.mean()
     total.backward()  # type: ignore[no-untyped-call]
     grads = {n: torch.zeros_like(v) if v.grad is None else v.grad for n, v in leaves.items()}
@@ -282,9 +282,7 @@ def main() -> int:
     """Run all cases; progress on standard error."""
     device = rasterise.require_backend("cuda")
     first = time.monotonic() - BEGAN
-    config = replace(
-        load(Path("/nonexistent"), {}), ssim_weight=0.2, opacity_reg=0.01, max_elongation=0.0
-    )
+    config = replace(load(Path("/nonexistent"), {}), opacity_reg=0.01, max_elongation=0.0)
     found = []
     for case in cases():
         found += compare(case, config, device)

@@ -79,18 +79,27 @@ HD bool project(const float *mean, const float *q, const float *scale, const Cam
 // conic (xx, xy, yy; xy counted once).
 HD void project_backward(const float *scale, const Camera &c, const Projected &o, const float *v_centre,
                          const float *v_conic, float *v_mean, float *v_quat, float *v_scale) {
-    // The conic is the inverse of the covariance: dM = -P dP P.
-    float p0 = o.cov_c / o.det, p1 = -o.cov_b / o.det, p2 = o.cov_a / o.det;
-    float h = 0.5f * v_conic[1];
-    float t0 = p0 * v_conic[0] + p1 * h, t1 = p0 * h + p1 * v_conic[2];
-    float t2 = p1 * v_conic[0] + p2 * h, t3 = p1 * h + p2 * v_conic[2];
-    float v_a = -(t0 * p0 + t1 * p1), v_b = -2 * (t0 * p1 + t1 * p2), v_c = -(t2 * p1 + t3 * p2);
+    // The conic is the inverse P of the covariance: with w = P e for an axis e = (u, v) in pixels, the
+    // axis gets -2 P V w, and its log scale -2 w V w. By minors, w does not cancel along a needle.
+    const float p0 = o.cov_c / o.det, p1 = -o.cov_b / o.det, p2 = o.cov_a / o.det;
+    const float *u = o.u, *v = o.v, inv = 1 / o.det, half = 0.5f * v_conic[1];
+    const float m01 = u[0] * v[1] - u[1] * v[0], m02 = u[0] * v[2] - u[2] * v[0];
+    const float m12 = u[1] * v[2] - u[2] * v[1];
+    const float pe[6] = {(EPS2D * u[0] + v[1] * m01 + v[2] * m02) * inv,
+                        (EPS2D * v[0] - u[1] * m01 - u[2] * m02) * inv,
+                        (EPS2D * u[1] - v[0] * m01 + v[2] * m12) * inv,
+                        (EPS2D * v[1] + u[0] * m01 - u[2] * m12) * inv,
+                        (EPS2D * u[2] - v[0] * m02 - v[1] * m12) * inv,
+                        (EPS2D * v[2] + u[0] * m02 + u[1] * m12) * inv};
 
     float v_rz = c.fx * o.x * v_centre[0] + c.fy * o.y * v_centre[1];
     float v_x = c.fx * o.rz * v_centre[0], v_y = c.fy * o.rz * v_centre[1], v_z = 0;
     float v_rot[9], v_sx = 0, v_sy = 0;
     for (int k = 0; k < 3; ++k) {
-        float v_u = 2 * v_a * o.u[k] + v_b * o.v[k], v_v = 2 * v_c * o.v[k] + v_b * o.u[k];
+        const float t0 = v_conic[0] * pe[2 * k] + half * pe[2 * k + 1];
+        const float t1 = half * pe[2 * k] + v_conic[2] * pe[2 * k + 1];
+        v_scale[k] -= 2 * (pe[2 * k] * t0 + pe[2 * k + 1] * t1);
+        const float v_u = -2 * (p0 * t0 + p1 * t1), v_v = -2 * (p1 * t0 + p2 * t1);
         v_rz += (o.u[k] * v_u + o.v[k] * v_v) * o.z;
         float gx = c.fx * o.rz * v_u, gy = c.fy * o.rz * v_v;
         v_sx -= gx * o.a[3 * k + 2], v_sy -= gy * o.a[3 * k + 2];
@@ -98,7 +107,6 @@ HD void project_backward(const float *scale, const Camera &c, const Projected &o
         float e0 = c.r[0] * gx + c.r[3] * gy + c.r[6] * gz;
         float e1 = c.r[1] * gx + c.r[4] * gy + c.r[7] * gz;
         float e2 = c.r[2] * gx + c.r[5] * gy + c.r[8] * gz;
-        v_scale[k] += scale[k] * (e0 * o.rot[k] + e1 * o.rot[3 + k] + e2 * o.rot[6 + k]);
         v_rot[k] = scale[k] * e0, v_rot[3 + k] = scale[k] * e1, v_rot[6 + k] = scale[k] * e2;
     }
     if (o.free_x) v_x += o.rz * v_sx, v_rz += o.x * v_sx;

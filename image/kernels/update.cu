@@ -6,89 +6,109 @@ constexpr float BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-15f;
 // A Gaussian below this opacity is dead (trainer/densify.py, MIN_OPACITY).
 constexpr float DEAD = 0.005f;
 
-struct Adam {
-    const Step &s;
-    int64_t i;
-    // One parameter's step, as torch.optim.Adam takes it; returns the new value.
-    __device__ __forceinline__ float operator()(int row, float value, float g, float rate) const {
-        if (s.gradients) {
-            s.gradients[row * s.n + i] = g;
-            return value;
+// Threads of a block: few, since each needs many registers to keep its loads in flight together.
+constexpr int UPDATE_THREADS = 128;
+// Colour coefficients whose rows are loaded before the first is stored: 36 loads under way.
+constexpr int GROUP = 4;
+
+// `N` rows from `first` on of one Gaussian: value and moments, loaded at once, stepped one by one.
+template <int N, bool ADAM>
+struct Rows {
+    float value[N], m[N], v[N];
+    __device__ __forceinline__ Rows(const Step &s, int64_t i, int first) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            const int64_t at = (first + j) * s.capacity + i;
+            value[j] = s.p[at];
+            if (ADAM) m[j] = s.m[at], v[j] = s.v[at];
         }
-        const int64_t at = row * s.capacity + i;
-        const float m = BETA1 * s.m[at] + (1.f - BETA1) * g;
-        const float v = BETA2 * s.v[at] + (1.f - BETA2) * g * g;
-        s.m[at] = m, s.v[at] = v;
-        value -= rate / s.bias1 * m / (sqrtf(v) / s.bias2 + EPSILON);
-        s.p[at] = value;
-        return value;
+    }
+    // As torch.optim.Adam does it; or, for tests, the gradient is written down.
+    __device__ __forceinline__ void step(const Step &s, int64_t i, int first, int j, float g, float rate) {
+        if (!ADAM) {
+            s.gradients[(first + j) * s.n + i] = g;
+            return;
+        }
+        const int64_t at = (first + j) * s.capacity + i;
+        m[j] = BETA1 * m[j] + (1.f - BETA1) * g;
+        v[j] = BETA2 * v[j] + (1.f - BETA2) * g * g;
+        value[j] -= rate / s.bias1 * m[j] / (sqrtf(v[j]) / s.bias2 + EPSILON);
+        s.m[at] = m[j], s.v[at] = v[j], s.p[at] = value[j];
     }
 };
 
-__global__ void __launch_bounds__(THREADS) update_kernel(Step s) {
-    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+template <int DEGREE, bool ADAM>
+__global__ void __launch_bounds__(UPDATE_THREADS) update_kernel(Step s) {
+    const int64_t i = (int64_t)blockIdx.x * UPDATE_THREADS + threadIdx.x;
     if (i >= s.n) return;
-    const Adam adam{s, i};
-    auto p = [&](int row) { return s.p[row * s.capacity + i]; };
-    float mean[3] = {p(0), p(1), p(2)}, q[4] = {p(3), p(4), p(5), p(6)};
-    float log_scale[3] = {p(7), p(8), p(9)}, logit = p(OPACITY);
-    float scale[3] = {expf(log_scale[0]), expf(log_scale[1]), expf(log_scale[2])};
-    const float opacity = sigmoid(logit);
-
-    float g_mean[3] = {}, g_quat[4] = {}, g_scale[3] = {}, g_opacity = s.opacity_reg / s.n, v_color[3] = {};
-    float d[3] = {}, basis[16] = {}, inverse = 0;
+    constexpr int COUNT = (DEGREE + 1) * (DEGREE + 1);
+    Rows<SH, ADAM> shape(s, i, 0);
     const Record r = s.records[i];
     const bool visible = s.counts[i] > 0;
-    if (visible) {
-        float v_centre[2], v_conic[3], v_opacity;
-        if (s.v_records) {
-            float4 *row = reinterpret_cast<float4 *>(s.v_records + i * G_ROW);
-            const float4 a = row[0], b = row[1];
-            v_centre[0] = a.x, v_centre[1] = a.y, v_conic[0] = a.z, v_conic[1] = a.w, v_conic[2] = b.x;
-            v_color[0] = b.y, v_color[1] = b.z, v_color[2] = b.w, v_opacity = row[2].x;
-            row[0] = row[1] = row[2] = float4{0, 0, 0, 0}; // ready for the next step
-        } else {
-            v_centre[0] = s.v_centres[2 * i], v_centre[1] = s.v_centres[2 * i + 1];
-            for (int k = 0; k < 3; ++k) v_conic[k] = s.v_conics[3 * i + k], v_color[k] = s.v_colors[3 * i + k];
-            v_opacity = s.v_opacities[i];
-        }
-        if (!(r.r > 0)) v_color[0] = 0;
-        if (!(r.g > 0)) v_color[1] = 0;
-        if (!(r.b > 0)) v_color[2] = 0;
-        g_opacity += v_opacity / (1.f - s.dropout);
-        Projected o;
-        if (project(mean, q, scale, s.camera, o))
-            project_backward(scale, s.camera, o, v_centre, v_conic, g_mean, g_quat, g_scale);
-        inverse = direction(mean, s.camera, d);
-        sh_basis(s.degree, d, basis);
+    float v_centre[2] = {}, v_conic[3] = {}, v_color[3] = {}, v_opacity = 0;
+    if (visible && s.v_records) {
+        float4 *row = reinterpret_cast<float4 *>(s.v_records + i * G_ROW);
+        const float4 a = row[0], b = row[1];
+        v_centre[0] = a.x, v_centre[1] = a.y, v_conic[0] = a.z, v_conic[1] = a.w, v_conic[2] = b.x;
+        v_color[0] = b.y, v_color[1] = b.z, v_color[2] = b.w, v_opacity = row[2].x;
+        row[0] = row[1] = row[2] = float4{0, 0, 0, 0}; // ready for the next step
+    } else if (visible) {
+        v_centre[0] = s.v_centres[2 * i], v_centre[1] = s.v_centres[2 * i + 1];
+        for (int k = 0; k < 3; ++k) v_conic[k] = s.v_conics[3 * i + k], v_color[k] = s.v_colors[3 * i + k];
+        v_opacity = s.v_opacities[i];
     }
+    if (!(r.r > 0)) v_color[0] = 0;
+    if (!(r.g > 0)) v_color[1] = 0;
+    if (!(r.b > 0)) v_color[2] = 0;
 
-    const int count = (s.degree + 1) * (s.degree + 1);
-    float shade[16];
+    // Colour: each coefficient's gradient is its basis times the colour's.
+    float d[3], basis[16], shade[16] = {}, v_d[3];
+    const float inverse = direction(shape.value, s.camera, d);
+    sh_basis(DEGREE, d, basis);
 #pragma unroll
-    for (int k = 0; k < 16; ++k) {
-        shade[k] = 0;
-        if (k < count)
-            for (int c = 0; c < 3; ++c) {
-                const float value = p(SH + 3 * k + c);
-                shade[k] += value * v_color[c];
-                adam(SH + 3 * k + c, value, basis[k] * v_color[c], s.rates[k ? 5 : 4]);
+    for (int first = 0; first < COUNT; first += GROUP) {
+        constexpr int N = 3 * (COUNT < GROUP ? COUNT : GROUP);
+        const int last = first + GROUP < COUNT ? first + GROUP : COUNT; // 9 coefficients: 4 + 4 + 1
+        if (last - first == N / 3) {
+            Rows<N, ADAM> rows(s, i, SH + 3 * first);
+#pragma unroll
+            for (int j = 0; j < N; ++j) {
+                const int k = first + j / 3;
+                shade[k] += rows.value[j] * v_color[j % 3];
+                rows.step(s, i, SH + 3 * first, j, basis[k] * v_color[j % 3], s.rates[k ? 5 : 4]);
             }
+        } else {
+            Rows<3, ADAM> rows(s, i, SH + 3 * first);
+#pragma unroll
+            for (int j = 0; j < 3; ++j) {
+                shade[first] += rows.value[j] * v_color[j];
+                rows.step(s, i, SH + 3 * first, j, basis[first] * v_color[j], s.rates[5]);
+            }
+        }
     }
+
+    float g[SH] = {};
+    const float opacity = sigmoid(shape.value[OPACITY]);
+    float scale[3];
+    for (int k = 0; k < 3; ++k) scale[k] = expf(shape.value[SCALE + k]);
     if (visible) {
-        float v_d[3];
-        sh_direction(s.degree, d, shade, v_d);
+        Projected o;
+        if (project(shape.value, shape.value + QUAT, scale, s.camera, o))
+            project_backward(scale, s.camera, o, v_centre, v_conic, g, g + QUAT, g + SCALE);
+        sh_direction(DEGREE, d, shade, v_d);
         const float along = v_d[0] * d[0] + v_d[1] * d[1] + v_d[2] * d[2];
-        for (int k = 0; k < 3; ++k) g_mean[k] += (v_d[k] - along * d[k]) * inverse;
+        for (int k = 0; k < 3; ++k) g[k] += (v_d[k] - along * d[k]) * inverse;
     }
-    for (int k = 0; k < 3; ++k) g_scale[k] += s.scale_reg / (3.f * s.n) * scale[k];
+    for (int k = 0; k < 3; ++k) g[SCALE + k] += s.scale_reg / (3.f * s.n) * scale[k];
+    g[OPACITY] = (v_opacity / (1.f - s.dropout) + s.opacity_reg / s.n) * opacity *
+                 sigmoid(-shape.value[OPACITY]);
+#pragma unroll
+    for (int k = 0; k < SH; ++k)
+        shape.step(s, i, 0, k, g[k], s.rates[k < QUAT ? 0 : k < SCALE ? 1 : k < OPACITY ? 2 : 3]);
+    if (!ADAM) return;
 
-    for (int k = 0; k < 3; ++k) mean[k] = adam(k, mean[k], g_mean[k], s.rates[0]);
-    for (int k = 0; k < 4; ++k) q[k] = adam(QUAT + k, q[k], g_quat[k], s.rates[1]);
-    for (int k = 0; k < 3; ++k) log_scale[k] = adam(SCALE + k, log_scale[k], g_scale[k], s.rates[2]);
-    logit = adam(OPACITY, logit, g_opacity * opacity * sigmoid(-logit), s.rates[3]);
-    if (s.gradients) return;
-
+    float *mean = shape.value, *q = shape.value + QUAT, *log_scale = shape.value + SCALE;
+    const float logit = shape.value[OPACITY];
     if (s.max_log_elongation > 0) {
         const float high = fmaxf(fmaxf(log_scale[0], log_scale[1]), log_scale[2]);
         const float low = fminf(fminf(log_scale[0], log_scale[1]), log_scale[2]);
@@ -118,8 +138,18 @@ __global__ void __launch_bounds__(THREADS) update_kernel(Step s) {
     }
 }
 
+template <int DEGREE>
+static void launch(const Step &s, cudaStream_t stream) {
+    const int blocks = (int)((s.n + UPDATE_THREADS - 1) / UPDATE_THREADS);
+    if (s.gradients) update_kernel<DEGREE, false><<<blocks, UPDATE_THREADS, 0, stream>>>(s);
+    else update_kernel<DEGREE, true><<<blocks, UPDATE_THREADS, 0, stream>>>(s);
+}
+
 cudaError_t launch_update(const Step &s, cudaStream_t stream) {
-    update_kernel<<<(int)((s.n + THREADS - 1) / THREADS), THREADS, 0, stream>>>(s);
+    if (s.degree == 0) launch<0>(s, stream);
+    else if (s.degree == 1) launch<1>(s, stream);
+    else if (s.degree == 2) launch<2>(s, stream);
+    else launch<3>(s, stream);
     return cudaGetLastError();
 }
 

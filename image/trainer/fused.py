@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainer.config import Config
 from trainer.densify import NOISE
+from trainer.loss import SSIM_WEIGHT
 from trainer.model import Splats, learning_rates
 from trainer.points import reached
 from trainer.rasterise import View
@@ -169,7 +170,7 @@ class FusedStep:
         self._figures_at = 0
         self.s = kernels.Step(
             seen=self._seen_tensor.data_ptr(),
-            ssim_weight=config.ssim_weight,
+            ssim_weight=SSIM_WEIGHT,
             opacity_reg=config.opacity_reg,
             rates=tuple(rates[n] for n in PlanarSplats.names),
             max_log_elongation=math.log(config.max_elongation) if config.max_elongation else 0.0,
