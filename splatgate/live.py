@@ -31,7 +31,7 @@ from splatgate.evidence import (
     write,
     write_bytes,
 )
-from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.outcomes import QUICK, Blocked, CannotLook, NotVerified
 
 if TYPE_CHECKING:
     from splatgate.run import Run
@@ -167,7 +167,7 @@ class Live(Recorded):
                 "test_image_is_for_linux_amd64", f"image is {image.os}/{image.architecture}"
             )
         if spec.trains and self.run.quick:
-            raise NotVerified("--quick: no training")
+            raise NotVerified(QUICK)
         if spec.trains and "x86_64" not in (self.header.machine.engine or ""):
             raise NotVerified("training under emulation of another processor gives no answer")
         folder = self.folder / "jobs" / key

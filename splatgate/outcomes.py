@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Why a check that trains gives no answer under ``--quick``.
+QUICK = "--quick: no training"
+
 
 class Blocked(Exception):
     """What a check needs never came about, because the subject of check ``by`` failed."""

@@ -1,23 +1,41 @@
-"""Variants of the good image, made, judged and taken away again."""
+"""Variants of the good image, made, judged and taken away again.
+
+Edits of evidence are judged in this process. What an engine must see is judged by the verb
+``judge`` in processes of their own, some at a time: derived images are built in one pass first, and
+share the good image's layers.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from splatgate.container import sweep
 from splatgate.evidence import BadInput, Job, Member, read, write
+from splatgate.proof.cases import JUDGED, cases, judged
 from splatgate.proof.catalogue import OF_EVIDENCE, Fault, spoil
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT
 
 RECORDED = ROOT / "tests" / "evidence" / "good"
+#: On every derived image: the process that made it, so that a later one may remove it.
+LABEL = "splatgate.faults"
+#: Seconds that a judge gets to sweep, when this process is interrupted.
+GRACE = 30.0
+#: Judges at a time: each may load torch, in up to two GB of memory.
+AT_ONCE = 4
 
 
 class Bench:
@@ -29,36 +47,54 @@ class Bench:
         self.workers = workers
         self.say = say
         self._good: dict[str, Record] = {}
+        self._alone = threading.Lock()
+        self._known: dict[str, Any] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._tags: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
 
-    def good(self, kind: str) -> Record:
+    def good(self, fault: Fault) -> Record:
         """The record of the good image, looked at or judged again from its evidence, to compare
         with.
         """
-        door = "recorded" if kind in OF_EVIDENCE else "live"
-        if door not in self._good:
-            self._good[door] = (
-                self.judge("good-evidence", "--evidence", str(self.good_evidence()))
-                if door == "recorded"
-                else self._good_live()
+        if fault.kind in OF_EVIDENCE:
+            if "recorded" not in self._good:
+                self._good["recorded"] = judged(self.good_evidence(), DEFAULT_SCENE, self._known)
+            return self._good["recorded"]
+        with self._alone:
+            quick = fault.quick or bool(fault.lane)
+            for door in ("whole", "quick") if quick else ("whole",):
+                if door in self._good:
+                    return self._good[door]
+            door = "quick" if quick else "whole"
+            self._good[door] = self._judged_here(quick) or self.judge(
+                f"good-{door}", "--image", self.image, *(["--quick"] if quick else [])
             )
-        return self._good[door]
+            return self._good[door]
 
-    def _good_live(self) -> Record:
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What the good image gave, through every door that was used."""
+        return tuple(self._good.values())
+
+    def _judged_here(self, quick: bool) -> Record | None:
+        """The record of the last run here, if it says of the good image what a new one would."""
         path = ROOT / "build" / "record.json"
-        if path.exists():
-            record = read(path, Record)
-            fresh = record.door == "live" and not record.interrupted
-            trained = any(j.status == "Completed" for j in record.jobs)
-            if fresh and trained and record.image.image_id == self.image:
-                return record
-        return self.judge("good", "--image", self.image)
+        if not path.exists():
+            return None
+        record = read(path, Record)
+        whole = quick or any(job.status == "Completed" for job in record.jobs)
+        fresh = record.door == "live" and not record.interrupted
+        known = {case.check.name for case in cases(*JUDGED)} <= {c.name for c in record.checks}
+        return record if fresh and whole and known and record.image.image_id == self.image else None
 
     def good_evidence(self) -> Path:
-        """Evidence of the good image: what was just seen, else what was recorded with the suite."""
-        for folder in (ROOT / "build" / "evidence", self.out / "good" / "evidence"):
-            if (folder / "image.json").exists():
-                return folder
-        return RECORDED
+        """Evidence of the good image: what was recorded with the suite is whole, else what was just
+        seen.
+        """
+        if (RECORDED / "evidence.json").exists():
+            return RECORDED
+        return ROOT / "build" / "evidence"
 
     def judge(self, name: str, *arguments: str) -> Record:
         """Run the verb ``judge`` in a process of its own.
@@ -71,78 +107,151 @@ class Bench:
         out.mkdir(parents=True)
         command = [sys.executable, "-m", "splatgate", "judge", "--json", "-n", self.workers]
         with (out / "judge.log").open("wb") as log:
-            subprocess.run(
+            process = subprocess.Popen(
                 [*command, "--out", str(out), *arguments],
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                check=False,
+                # A Ctrl-C reaches us, and we end it in order.
+                start_new_session=True,
             )
+            self._running.add(process)
+            process.wait()
+            self._running.discard(process)
         if not (out / "record.json").exists():
             last = (out / "judge.log").read_text(errors="replace").strip().splitlines()[-1:]
             raise BadInput(f"judging {name} left no record: {last}")
         return read(out / "record.json", Record)
 
     def variant(self, name: str, fault: Fault, folder: Path) -> Record:
-        """Make the variant and judge it."""
+        """Make the variant and judge it.
+
+        Raises:
+            BadInput: it cannot be made, or judging it left no record.
+        """
+        options = ["--quick"] if fault.quick or fault.lane else []
+        options += ["--lane", fault.lane] if fault.lane else []
         work = self.out / f"{name}.work"
         shutil.rmtree(work, ignore_errors=True)
         try:
             if fault.kind == "image":
-                with self.built(name, folder) as tag:
-                    return self.judge(name, "--image", tag, *(["--quick"] if fault.quick else []))
+                if name in self._refused:
+                    raise BadInput(self._refused[name])
+                return self.judge(name, "--image", self._tags[name], *options)
             if fault.kind in OF_EVIDENCE:
                 shutil.copytree(self.good_evidence(), work)
-                spoil(folder, work)
-                if fault.kind == "artefact":
-                    remember(work)
-                return self.judge(name, "--evidence", str(work))
+                spoil(fault, folder, work)
+                remember(fault.kind, work)
+                return judged(work, DEFAULT_SCENE, self._known)
             if fault.kind == "scene":
                 shutil.copytree(DEFAULT_SCENE, work)
-                spoil(folder, work)
-                return self.judge(name, "--image", self.image, "--scene", str(work))
+                spoil(fault, folder, work)
+                return self.judge(name, "--image", self.image, "--scene", str(work), *options)
             if fault.kind == "job":
                 from splatgate.sagemaker.request import smoke_request
 
                 work.mkdir(parents=True)
                 request = work / "request.json"
                 request.write_text(json.dumps(dict(smoke_request().raw), indent=1))
-                spoil(folder, request)
-                return self.judge(name, "--image", self.image, "--request", str(request))
+                spoil(fault, folder, request)
+                return self.judge(name, "--image", self.image, "--request", str(request), *options)
             raise BadInput(f"{folder}: kind {fault.kind} cannot be made yet")
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
-    def built(self, name: str, folder: Path) -> Iterator[str]:
-        """The variant of an image, there for as long as it is judged; yields its reference."""
-        import docker.errors
+    def derived(self, faults: Mapping[str, Fault], folder: Path) -> Iterator[None]:
+        """Every derived image of a catalogue, there for as long as it is judged.
 
+        What cannot be built is said when it is to be judged.
+        """
+        wanted = [name for name, fault in faults.items() if fault.kind == "image"]
+        if not wanted:
+            yield
+            return
         from splatgate.container import engine
 
-        tag, client = f"splatgate/fault:{name.lower()}", engine.client()
+        client, owner = engine.client(), sweep.controller()
+        _remove(client, sweep.is_gone)
+        self.say(f"building {len(wanted)} derived images")
         try:
-            client.images.build(
-                path=str(folder), tag=tag, buildargs={"GOOD": self.image}, rm=True, forcerm=True
-            )
-        except docker.errors.BuildError as error:
-            raise BadInput(f"{folder}/Dockerfile: {error.msg}") from None
-        try:
-            yield tag
+            for name in wanted:
+                try:
+                    built, _ = client.images.build(
+                        path=str(folder / name),
+                        buildargs={"GOOD": self.image},
+                        labels={LABEL: owner},
+                        rm=True,
+                        forcerm=True,
+                    )
+                    self._tags[name] = str(built.id)
+                except _not_built() as error:
+                    self._refused[name] = f"{folder / name}/Dockerfile: {error}"
+            yield
         finally:
-            client.images.remove(tag, force=True)
+            _remove(client, lambda label: label == owner)
+
+    def spread(
+        self, todo: Iterable[str], work: Callable[[str], None], inline: Callable[[str], bool]
+    ) -> None:
+        """Do ``work`` on every name: what is ``inline`` in this thread, the rest some at a time."""
+        todo, waiting = list(todo), []
+        pool = ThreadPoolExecutor(max_workers=min(AT_ONCE, os.cpu_count() or 1))
+        try:
+            waiting += [pool.submit(work, name) for name in todo if not inline(name)]
+            for name in todo:
+                if inline(name):
+                    work(name)
+            for future in waiting:
+                future.result()
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            for process in list(self._running):
+                process.send_signal(signal.SIGINT)
+            for process in list(self._running):
+                try:
+                    process.wait(timeout=GRACE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            raise
+        finally:
+            pool.shutdown()
 
 
-def remember(evidence: Path) -> None:
-    """Let the records of the jobs speak of the artefacts as they are after an edit."""
+def _not_built() -> tuple[type[Exception], ...]:
+    import docker.errors
 
-    def now(member: Member, model: Path) -> Member:
-        if member.kind != "file":
-            return member
-        data = (model / member.path).read_bytes()
-        return replace(member, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return (docker.errors.BuildError, docker.errors.APIError, TypeError)
 
-    for path in evidence.glob("jobs/*/job.json"):
-        job = read(path, Job)
-        members = tuple(now(member, path.parent / "model") for member in job.members)
-        write(path, replace(job, members=members))
+
+def _remove(client: Any, wanted: Callable[[str], bool]) -> None:
+    """Remove derived images by the label of who made them."""
+    import docker.errors
+
+    for image in client.images.list(all=True, filters={"label": LABEL}):
+        if wanted(image.labels.get(LABEL, "")):
+            try:
+                client.images.remove(image.id, force=True)
+            except docker.errors.APIError:
+                continue  # a parent of another, which takes it along
+
+
+def remember(kind: str, evidence: Path) -> None:
+    """Let the records speak of the artefacts, or of the build's log, as they are after an edit."""
+    if kind == "build":
+        build = evidence / "build.json"
+        log = hashlib.sha256((evidence / "build.log").read_bytes()).hexdigest()
+        write(build, {**read(build, dict), "log_sha256": log})
+    if kind == "artefact":
+        for path in evidence.glob("jobs/*/job.json"):
+            job = read(path, Job)
+            members = tuple(_now(member, path.parent / "model") for member in job.members)
+            write(path, replace(job, members=members))
+
+
+def _now(member: Member, model: Path) -> Member:
+    if member.kind != "file":
+        return member
+    data = (model / member.path).read_bytes()
+    return replace(member, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -1,9 +1,9 @@
 """The catalogue of faults: ``fault.toml`` beside what makes the variant.
 
 A fault is a folder with ``fault.toml`` and what makes it: a Dockerfile ``FROM`` the good image
-(kind ``image``), or ``make.py``, which is given a copy of the good thing and spoils it in place (a
-scene's folder, a request's file, a folder of evidence). A control is a legal oddity that must
-change nothing.
+(kind ``image``), edits of the good evidence (``[[edit]]`` in fault.toml), or ``make.py``, which is
+given a copy of the good thing and spoils it in place (a scene's folder, a request's file, a folder
+of evidence). A control is a legal oddity that must change nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from pathlib import Path
 import msgspec
 
 from splatgate import checklist as checklists
+from splatgate.checklist import LANES
 from splatgate.evidence import BadInput
+from splatgate.proof.edit import Edit
 from splatgate.run import ROOT
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence")
 #: Kinds that spoil evidence, and need no engine.
 OF_EVIDENCE = ("artefact", "build", "evidence")
+EXCUSED, MOST_EXCUSED = "excused.toml", 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Fault:
     control: bool = False
     #: Judged with --quick: nothing that trains can tell the variant from the good image.
     quick: bool = False
+    #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at.
+    lane: str = ""
+    #: What is done to a copy of the good evidence, where make.py does not do it.
+    edit: tuple[Edit, ...] = ()
 
 
 def load(folder: Path) -> dict[str, Fault]:
@@ -68,9 +75,30 @@ def load(folder: Path) -> dict[str, Fault]:
             raise BadInput(f"{path}: item {fault.item!r} is not on the checklist")
         if not fault.control and not fault.message:
             raise BadInput(f"{path}: no message; a fault must be caught for the right reason")
+        if fault.lane and fault.lane not in LANES:
+            raise BadInput(f"{path}: lane {fault.lane!r}; one of {', '.join(LANES)}")
         found[path.parent.name] = fault
     if not found:
         raise BadInput(f"{folder}: no */fault.toml in it")
+    return found
+
+
+def excuses(folder: Path) -> dict[str, str]:
+    """Names of known failures, traps and items for which no fault can stand, with the reason:
+    ``excused.toml`` beside the faults, a line each.
+
+    Raises:
+        BadInput: it is no table of lines of text, or has more than five.
+    """
+    path = folder / EXCUSED
+    try:
+        found = msgspec.convert(
+            tomllib.loads(path.read_text()) if path.exists() else {}, dict[str, str]
+        )
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BadInput(f"{path}: {error}") from None
+    if len(found) > MOST_EXCUSED or any("\n" in why.strip() for why in found.values()):
+        raise BadInput(f"{path}: more than {MOST_EXCUSED} lines; make the faults")
     return found
 
 
@@ -81,15 +109,19 @@ def lacking(fault: Fault) -> str:
     return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""
 
 
-def spoil(folder: Path, target: Path) -> None:
-    """Run the fault's make.py on a copy of the good thing.
+def spoil(fault: Fault, folder: Path, target: Path) -> None:
+    """Make a copy of the good thing bad: by the fault's edits, then by its make.py.
 
     Raises:
-        BadInput: there is none, or it failed.
+        BadInput: there is neither, or it failed.
     """
+    for edit in fault.edit:
+        edit.apply(target)
     script = folder / "make.py"
     if not script.exists():
-        raise BadInput(f"{folder}: neither Dockerfile nor make.py")
+        if fault.edit:
+            return
+        raise BadInput(f"{folder}: no Dockerfile, no make.py and no [[edit]]")
     done = subprocess.run(
         [sys.executable, str(script), str(target)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

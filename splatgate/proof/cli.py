@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 
 from splatgate.evidence import BadInput, to_json
-from splatgate.proof.bench import RECORDED, Bench
-from splatgate.proof.catalogue import OF_EVIDENCE, lacking, load
+from splatgate.proof.bench import Bench
+from splatgate.proof.catalogue import OF_EVIDENCE, Fault, excuses, lacking, load
 from splatgate.proof.report import (
     ControlOutcome,
     Outcome,
@@ -20,6 +23,7 @@ from splatgate.proof.report import (
     weigh,
     with_mutants,
 )
+from splatgate.record import Record
 from splatgate.run import ROOT, built_image
 
 
@@ -40,65 +44,99 @@ def main(argv: Sequence[str]) -> int:
 
     folder = Path(options.dir).resolve()
     faults = load(folder)
+    excused = excuses(folder)
     if unknown := set(options.only or ()) - set(faults):
         raise BadInput(f"--only {', '.join(sorted(unknown))}: not in {folder}")
     chosen = {n: f for n, f in faults.items() if not options.only or n in options.only}
-
-    def say(text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     engine_missing, image = _good_image(options.image)
     bench = Bench(image, ROOT / "build" / "faults", options.workers, say)
-    outcomes: list[Outcome] = []
-    controls: list[ControlOutcome] = []
-    for number, (name, fault) in enumerate(chosen.items(), 1):
-        say(f"{number}/{len(chosen)} {name}: {fault.story}")
-        reason = engine_missing if fault.kind not in OF_EVIDENCE else ""
-        reason = reason or lacking(fault)
-        if reason:
-            outcome = Outcome(name, fault.origin, "not-run", fault.item, reason=reason)
-            control = ControlOutcome(name, "not-run", reason=reason)
-        else:
-            good = bench.good(fault.kind)
+    reasons = {
+        name: (engine_missing if fault.kind not in OF_EVIDENCE else "") or lacking(fault)
+        for name, fault in chosen.items()
+    }
+    able = {name: fault for name, fault in chosen.items() if not reasons[name]}
+    found: dict[str, Outcome | ControlOutcome] = {
+        name: _not_run(name, chosen[name], reason) for name, reason in reasons.items() if reason
+    }
+    alone = threading.Lock()
+
+    def work(name: str) -> None:
+        fault, started = able[name], monotonic()
+        try:
             record = bench.variant(name, fault, folder / name)
-            outcome = weigh(name, fault, record, good)
-            changed = disturbed(record, good)
-            control = ControlOutcome(name, "disturbed" if changed else "undisturbed", changed)
-        if fault.control:
-            controls.append(control)
-            say(f"    {control.status} {control.reason}{'; '.join(control.disturbed)}")
-        else:
-            outcomes.append(outcome)
-            extra = f" collateral {outcome.collateral}" if outcome.collateral else ""
-            first = outcome.reason.partition("\n")[0]
-            say(f"    {outcome.status}: {first}{extra}")
-    live = any(f.kind not in OF_EVIDENCE for f in chosen.values()) and not engine_missing
-    judged = bool(bench._good)
+            outcome = _weighed(name, fault, record, bench)
+        except BadInput as error:
+            outcome = _not_run(name, fault, str(error))
+        with alone:
+            found[name] = outcome
+            _tell(f"{len(found)}/{len(chosen)} {name}", outcome, monotonic() - started)
+
+    for name, outcome in found.items():
+        _tell(name, outcome, 0.0)
+    with bench.derived(able, folder):
+        bench.spread(able, work, lambda name: able[name].kind in OF_EVIDENCE)
+
+    outcomes = [o for n in chosen if isinstance(o := found[n], Outcome)]
+    controls = [o for n in chosen if isinstance(o := found[n], ControlOutcome)]
     report = Report(
         faults=tuple(outcomes),
         controls=tuple(controls),
-        redundant=redundant(bench.good("image" if live else "evidence"), outcomes)
-        if judged
-        else (),
-        lists=lists(faults, outcomes),
+        redundant=redundant(bench.records, outcomes) if not options.only else (),
+        lists=lists(faults, outcomes, excused),
+        excused=excused,
     )
     if not options.only:
-        # What is recorded with the suite is whole; what was just seen may have left jobs out.
-        whole = (RECORDED / "evidence.json").exists()
-        report = with_mutants(report, RECORDED if whole else bench.good_evidence(), say)
+        report = with_mutants(report, bench.good_evidence(), say)
     if options.json:
         sys.stdout.write(to_json(report).decode())
-    caught = sum(o.status == "caught" for o in outcomes)
-    calm = sum(c.status == "undisturbed" for c in controls)
-    ended = [o.status for o in outcomes] + [c.status for c in controls]
+    return _close(report)
+
+
+def _close(report: Report) -> int:
+    """Say how it ended, and give the exit status."""
+    ended = [o.status for o in report.faults] + [c.status for c in report.controls]
+    for name in report.redundant:
+        say(f"redundant: no fault needs {name}")
     not_run = ended.count("not-run")
     say(
-        f"faults: {caught} of {len(outcomes)} caught; "
-        f"controls: {calm} of {len(controls)} undisturbed; {not_run} not run"
+        f"faults: {ended.count('caught')} of {len(report.faults)} caught; "
+        f"controls: {ended.count('undisturbed')} of {len(report.controls)} undisturbed; "
+        f"{not_run} not run"
     )
-    bad = {"missed", "disturbed"} & set(ended) or any(o.collateral for o in outcomes)
+    bad = {"missed", "disturbed"} & set(ended) or any(o.collateral for o in report.faults)
     return 1 if bad else (3 if not_run else 0)
+
+
+def say(text: str) -> None:
+    """One line of progress, on standard error and at once."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _not_run(name: str, fault: Fault, reason: str) -> Outcome | ControlOutcome:
+    if fault.control:
+        return ControlOutcome(name, "not-run", reason=reason)
+    return Outcome(name, fault.origin, "not-run", fault.item, reason=reason)
+
+
+def _weighed(name: str, fault: Fault, record: Record, bench: Bench) -> Outcome | ControlOutcome:
+    good = bench.good(fault)
+    if fault.control:
+        changed = disturbed(record, good)
+        return ControlOutcome(name, "disturbed" if changed else "undisturbed", changed)
+    return weigh(name, fault, record, good)
+
+
+def _tell(name: str, outcome: Outcome | ControlOutcome, seconds: float) -> None:
+    text = f"{name}: {outcome.status}"
+    if isinstance(outcome, ControlOutcome):
+        text += f" {outcome.reason}{'; '.join(outcome.disturbed)}"
+    else:
+        text += f" {outcome.reason.partition(chr(10))[0]}"
+        text += f" collateral {outcome.collateral}" if outcome.collateral else ""
+    say(f"{text.rstrip()} ({seconds:.1f} s)")
 
 
 def _good_image(ref: str | None) -> tuple[str, str]:

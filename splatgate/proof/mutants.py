@@ -11,30 +11,25 @@ bad value is killed only by a check that fails, and no rule excuses it.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
-import pytest
 
 from splatgate.doors import Recorded
 from splatgate.evidence import Command, Compression, Facts, Header, Image, Job, from_json
-from splatgate.plugin import outcome
-from splatgate.proof.mutations import BAD, edits, equivalent, put
-from splatgate.provide import PROVIDERS
+from splatgate.proof.cases import Case, cases, judge
+from splatgate.proof.edit import COMMANDS, decode, encode, put
+from splatgate.proof.mutations import BAD, edits, equivalent
 from splatgate.record import Check, State
-from splatgate.run import DEFAULT_SCENE, ROOT
+from splatgate.run import DEFAULT_SCENE
 
 T = TypeVar("T")
 LANES = ("container", "sagemaker")
-COMMANDS = "container/commands.jsonl"
 #: Kinds of the typed records; every other ``.json`` is edited as it is.
 KINDS: dict[str, type[Any]] = {
     "evidence.json": Header,
@@ -49,15 +44,6 @@ NO_EVIDENCE = ("record.json",)
 
 
 @dataclass(frozen=True)
-class Case:
-    """One check with the values of its parameters."""
-
-    check: Check
-    function: Callable[..., Any]
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Mutant:
     """One edit. ``contents`` holds the files that it exchanges; None: removed."""
 
@@ -68,54 +54,6 @@ class Mutant:
     #: Entries of a trace (`reads`), one of which a check must have to notice the edit.
     touches: frozenset[str]
     documented: bool = False
-
-
-def cases(*lanes: str) -> list[Case]:
-    """Every check of some lanes as a plain function, one case for each set of parameters."""
-    found = []
-    for lane in lanes:
-        for path in sorted((ROOT / "tests" / lane).glob("test_*.py")):
-            spec = importlib.util.spec_from_file_location(f"checks_{lane}_{path.stem}", path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            for name, function in inspect.getmembers(module, inspect.isfunction):
-                if name.startswith("test_") and function.__module__ == module.__name__:
-                    node = f"{path.relative_to(ROOT)}::{name}"
-                    found += [
-                        Case(Check(node + case, "", "must", lane), function, values)
-                        for case, values in _parameters(function)
-                    ]
-    return found
-
-
-def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    marks = [m for m in getattr(function, "pytestmark", ()) if m.name == "parametrize"]
-    if not marks:
-        yield "", {}
-        return
-    (mark,) = marks
-    ids = mark.kwargs.get("ids") or [str(value) for value in mark.args[1]]
-    for value, case in zip(mark.args[1], ids, strict=True):
-        yield f"[{case}]", {mark.args[0]: value}
-
-
-def judge(case: Case, door: Recorded) -> Check:
-    """What becomes of one check over some evidence, by the plugin's own rule."""
-    error: Exception | None = None
-    when, wanted = "setup", inspect.signature(case.function).parameters
-    try:
-        given = {
-            name: door if name == "door" else PROVIDERS[name](door)
-            for name in wanted
-            if name not in case.values
-        }
-        when = "call"
-        case.function(**given, **case.values)
-    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as raised:
-        error = cast(Exception, raised)
-    return outcome(case.check, cast(pytest.TestReport, SimpleNamespace(when=when)), error)
 
 
 class Traced(Recorded):
@@ -211,7 +149,7 @@ def mutants(good: Path) -> Iterator[Mutant]:
                 what = f"{bad.name} ({bad.source})"
                 found.append(((), what, put(value, bad.changes), True))
         for where, what, edited, documented in found:
-            content = _encode(name, edited)
+            content = encode(name, edited)
             try:
                 msgspec.convert(edited, kind or dict)
                 top = {name} if kind is None or name == COMMANDS else {f"{name}:{where[0]}"}
@@ -220,19 +158,6 @@ def mutants(good: Path) -> Iterator[Mutant]:
             contents = _files(good, name, content)
             field = ".".join(map(str, where))
             yield Mutant(name, field, what, contents, frozenset(top), documented)
-
-
-def decode(name: str, data: bytes) -> Any:
-    """A file of evidence as a JSON value; of the commands, each by its text."""
-    if name != COMMANDS:
-        return msgspec.json.decode(data)
-    commands = (msgspec.json.decode(line) for line in data.splitlines())
-    return {command["command"]: command for command in commands}
-
-
-def _encode(name: str, value: Any) -> bytes:
-    lines = value.values() if name == COMMANDS else (value,)
-    return b"\n".join(msgspec.json.encode(line) for line in lines)
 
 
 def _files(good: Path, name: str, content: bytes | None) -> dict[str, bytes | None]:

@@ -18,12 +18,10 @@ import msgspec
 
 from splatgate.container.image import LABEL_FLOOR
 from splatgate.facts import CAPABILITIES, VISIBLE
+from splatgate.proof.edit import COMMANDS, Path_, ended
 from splatgate.run import ROOT
-from splatgate.sagemaker.result import ending
 
 FILE = ROOT / "tests" / "equivalent.toml"
-#: Way to a value in a JSON document: keys and indices.
-Path_ = tuple[str | int, ...]
 
 
 def edits(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str, Any]]:
@@ -51,33 +49,6 @@ def edits(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str, Any]]:
         yield from ((path, f"set to {v!r}", v) for v in ("mutant", 1))
 
 
-def put(value: Any, changes: Mapping[Path_, Any]) -> Any:
-    """A JSON document with other values at some paths; a key may be a pattern of one that is
-    there, an index that of an element's name, path or module.
-    """
-    for path, new in changes.items():
-        value = _put(value, path, new)
-    return value
-
-
-def _put(value: Any, path: Path_, new: Any) -> Any:
-    if not path:
-        return new
-    first, *rest = path
-    if isinstance(value, list):
-        return [_put(v, tuple(rest), new) if _is(v, first, n) else v for n, v in enumerate(value)]
-    keys = fnmatch.filter(value, str(first)) or [first]
-    return {**value, **{key: _put(value.get(key), tuple(rest), new) for key in keys}}
-
-
-def _is(element: Any, wanted: str | int, number: int) -> bool:
-    """Whether an element of a list is the one at an index, or of a name, path or module."""
-    if isinstance(wanted, int):
-        return number == wanted
-    names = (element.get(key, "") for key in ("name", "path", "module"))
-    return any(fnmatch.fnmatchcase(name, wanted) for name in names)
-
-
 @dataclass(frozen=True)
 class Bad:
     """A documented bad value: on it some check must fail. ``source`` names a known failure, a
@@ -98,21 +69,6 @@ def _one(file: str, path: Path_, source: str, *values: Any) -> Iterator[Bad]:
     yield from (Bad(file, {path: value}, source) for value in values)
 
 
-def _ended(
-    exit_code: int | None, failure: str | None, ended_by: str | None = None
-) -> dict[Path_, Any]:
-    """How a job ended, told alike by all fields of its record."""
-    end = ending(exit_code, ended_by, failure)
-    return {
-        ("exit",): exit_code,
-        ("failure",): failure,
-        ("ended_by",): ended_by,
-        ("status",): end.status,
-        ("secondary_status",): end.secondary,
-        ("failure_reason",): end.reason,
-    }
-
-
 def _slow(seconds: float) -> dict[Path_, Any]:
     return {("stop_seconds",): seconds}
 
@@ -121,7 +77,7 @@ def _job(name: str) -> str:
     return f"jobs/{name}-*/job.json"
 
 
-_IMAGE, _FACTS, _COMMANDS = "image.json", "container/facts.json", "container/commands.jsonl"
+_IMAGE, _FACTS, _COMMANDS = "image.json", "container/facts.json", COMMANDS
 _TRAIN = "cd /* && exec *"
 _REFUSALS = ("empty-channel", "malformed", "no-gpu", "no-photos")
 _INDENT = "IndentationError: unexpected indent (train.py, line 7)"
@@ -179,10 +135,10 @@ BAD: tuple[Bad, ...] = (
         "contract 1.1, trap 2",
     ),
     *(
-        Bad(_job("smoke"), _ended(code, None), "contract 1.3, K17")
+        Bad(_job("smoke"), ended(code, None), "contract 1.3, K17")
         for code in (1, 127, 137, 139, None)
     ),
-    Bad(_job("smoke"), _ended(0, None, "MaxRuntimeExceeded") | _slow(3.0), "K47"),
+    Bad(_job("smoke"), ended(0, None, "MaxRuntimeExceeded") | _slow(3.0), "K47"),
     *_one(_job("smoke"), ("writes_outside",), "contract 2.1, 2.6", ["/root/.cache/torch"]),
     *_one(
         "jobs/smoke-*/model/training_config.json",
@@ -199,19 +155,19 @@ BAD: tuple[Bad, ...] = (
     *_one(_job("truth"), ("members",), "K45", []),
     *_one(_job("truth"), ("members", "*.ply", "kind"), "contract 2.5, trap 25", "symlink"),
     *_one(_job("truth"), ("members", "*.ply", "path"), "K45", "iteration_7000/point_cloud.ply"),
-    *(Bad(_job(name), _ended(0, None), "contract 1.3, trap 8") for name in _REFUSALS),
-    *(Bad(_job(name), _ended(1, None), "contract 1.3, trap 7") for name in _REFUSALS),
-    *(Bad(_job(name), _ended(1, "CUDA error"), "K27") for name in _REFUSALS),
+    *(Bad(_job(name), ended(0, None), "contract 1.3, trap 8") for name in _REFUSALS),
+    *(Bad(_job(name), ended(1, None), "contract 1.3, trap 7") for name in _REFUSALS),
+    *(Bad(_job(name), ended(1, "CUDA error"), "K27") for name in _REFUSALS),
     *_one(_job("no-gpu"), ("phases", "Training"), "K13", 780.0),
-    Bad(_job("empty-channel"), _ended(3, "E_CHANNEL_EMPTY " + 1200 * "x"), "contract 1.3"),
+    Bad(_job("empty-channel"), ended(3, "E_CHANNEL_EMPTY " + 1200 * "x"), "contract 1.3"),
     Bad(
         _job("stop"),
-        _ended(137, None, "StopTrainingJob") | _slow(120.0),
+        ended(137, None, "StopTrainingJob") | _slow(120.0),
         "contract 1.4, trap 4",
     ),
     *_one(_job("stop"), ("members",), "contract 1.4, trap 4", []),
     *_one(_job("stop"), ("checkpoint_members",), "contract 1.5", []),
-    Bad(_job("resumed"), _ended(1, None), "contract 1.5"),
+    Bad(_job("resumed"), ended(1, None), "contract 1.5"),
 )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from splatgate import checklist as checklists
+from splatgate.outcomes import QUICK
 from splatgate.proof.catalogue import Fault
-from splatgate.record import Check, Record, State
+from splatgate.record import Record, State
 
 #: Survivors told on standard error; the report lists all.
 TOLD = 20
 #: How many known failures and traps of the contract there are to cite.
 KNOWN, TRAPS = 50, 33
+EMPTY: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Report:
     #: Checks that no caught fault needs.
     redundant: tuple[str, ...]
     lists: dict[str, dict[str, tuple[str, ...]]]
+    #: What of the lists no fault can stand for, by name, with the reason.
+    excused: dict[str, str] = field(default_factory=dict)
     #: Edits of the good evidence (`splatgate.proof.mutants`); none are tried with --only.
     mutants: dict[str, int] = field(
         default_factory=lambda: {"tried": 0, "killed": 0, "equivalent": 0}
@@ -78,7 +82,7 @@ def weigh(name: str, fault: Fault, record: Record, good: Record) -> Outcome:
         origin=fault.origin,
         status=status,
         item=fault.item,
-        by=tuple(c.node for c in failing),
+        by=tuple(c.node for c in (matched or failing)),
         reason_matched=bool(matched),
         collateral=tuple(sorted(failed - before - {fault.item or ""})),
         reason=(matched or failing)[0].reason if failing else "",
@@ -86,27 +90,28 @@ def weigh(name: str, fault: Fault, record: Record, good: Record) -> Outcome:
 
 
 def disturbed(record: Record, good: Record) -> tuple[str, ...]:
-    """Checks that a control changed."""
-    before = {c.node: c.state for c in good.checks}
+    """Checks that a control changed; what ``--quick`` leaves out gave no answer."""
+    before = {c.node: c.state for c in good.checks if c.reason != QUICK}
     return tuple(
         f"{c.node}: {before.get(c.node, State.NOT_VERIFIED)} → {c.state} {c.reason}"
         for c in record.checks
-        if before.get(c.node) != c.state
+        if before.get(c.node, c.state) != c.state and c.reason != QUICK
     )
 
 
 def lists(
-    faults: Mapping[str, Fault], outcomes: Sequence[Outcome]
+    faults: Mapping[str, Fault], outcomes: Sequence[Outcome], excused: Mapping[str, str] = EMPTY
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """Which known failures, traps and items have a caught fault, and which are open."""
     caught = [faults[o.name] for o in outcomes if o.status == "caught"]
 
     def split(names: list[str], cited: Callable[[str, Fault], bool]) -> dict[str, tuple[str, ...]]:
         done = [n for n in names if any(cited(n, fault) for fault in caught)]
+        rest = [n for n in names if n not in done]
         return {
             "caught": tuple(done),
-            "open": tuple(n for n in names if n not in done),
-            "excused": (),
+            "open": tuple(n for n in rest if n not in excused),
+            "excused": tuple(n for n in rest if n in excused),
         }
 
     def word(name: str, fault: Fault) -> bool:
@@ -119,15 +124,24 @@ def lists(
     }
 
 
-def redundant(good: Record, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """Checks of the good run that no caught fault needed."""
+def redundant(good: Iterable[Record], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Checks that the good image passes and no caught fault needs.
+
+    A check of an item whose fault was not run here may be the one that it needs.
+    """
 
     def name(node: str) -> str:
         return node.partition("[")[0]
 
     needed = {name(node) for o in outcomes if o.status == "caught" for node in o.by}
-    every: Sequence[Check] = good.checks
-    return tuple(sorted({name(c.node) for c in every} - needed))
+    unknown = {o.item for o in outcomes if o.status == "not-run"}
+    passed = {
+        name(c.node)
+        for record in good
+        for c in record.checks
+        if c.state == State.PASSED and c.item not in unknown
+    }
+    return tuple(sorted(passed - needed))
 
 
 def with_mutants(report: Report, evidence: Path, say: Callable[[str], None]) -> Report:

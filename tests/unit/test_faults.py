@@ -1,6 +1,7 @@
 """The catalogue of faults is sound, and an outcome is weighed by item, reason and collateral."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 
@@ -8,9 +9,11 @@ import pytest
 
 from splatgate import verdict
 from splatgate.evidence import BadInput, Job, read
-from splatgate.proof import bench, catalogue, report
-from splatgate.record import Check, State
-from splatgate.run import ROOT
+from splatgate.outcomes import QUICK
+from splatgate.proof import bench, cases, catalogue, report
+from splatgate.proof.edit import Edit
+from splatgate.record import Check, Record, State
+from splatgate.run import DEFAULT_SCENE, ROOT
 
 from .test_verdict import CHECKLIST, record
 
@@ -32,7 +35,7 @@ def test_every_folder_of_the_catalogue_is_sound():
     assert sum(f.control for f in found.values()) >= 3
     for name, fault in found.items():
         maker = "Dockerfile" if fault.kind == "image" else "make.py"
-        assert (ROOT / "tests" / "faults" / name / maker).exists(), name
+        assert fault.edit or (ROOT / "tests" / "faults" / name / maker).exists(), name
 
 
 def test_caught_by_item_and_reason():
@@ -111,11 +114,98 @@ def test_an_empty_folder_is_refused(tmp_path):
         catalogue.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1", "Expected `str`"),
+        ("\n".join(f'K0{n} = "why"' for n in range(6)), "more than 5"),
+        ('K01 = """a\nb"""', "lines"),
+    ],
+    ids=["no-text", "too-many", "two-lines"],
+)
+def test_few_excuses_of_a_line_each(tmp_path, text, said):
+    assert catalogue.excuses(tmp_path) == {}
+    (tmp_path / "excused.toml").write_text(text)
+    with pytest.raises(BadInput, match=said):
+        catalogue.excuses(tmp_path)
+
+
+def test_the_excused_is_neither_caught_nor_open():
+    found = report.lists({}, [], {"K01": "a host of its own"})
+    assert found["K"]["excused"] == ("K01",)
+    assert "K01" not in found["K"]["open"]
+
+
+def test_redundant_is_what_the_good_image_passes_and_no_caught_fault_needs():
+    bad = record([check("runtime.cuda", State.FAILED, "no code")])
+    caught = report.weigh("f", FAULT, bad, GOOD)
+    assert report.redundant([GOOD], [caught]) == ("build.platform::test_x",)
+    not_run = replace(caught, status="not-run", item="build.platform")
+    assert report.redundant([GOOD], [caught, not_run]) == ()
+
+
+def test_what_quick_leaves_out_disturbs_nothing():
+    left_out = record(
+        [check("runtime.cuda", State.NOT_VERIFIED, QUICK), check("build.platform", State.PASSED)]
+    )
+    assert report.disturbed(left_out, GOOD) == ()
+
+
+def evidence(tmp_path):
+    (tmp_path / "image.json").write_text('{"env": {"A": "1"}, "layers": [{"name": "x"}]}')
+    (tmp_path / "build.log").write_text("fine\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (Edit("image.json", ("env", "A"), "2"), {"env": {"A": "2"}, "layers": [{"name": "x"}]}),
+        (Edit("image.json", ("env", "B"), "2"), {"env": {"A": "1", "B": "2"}}),
+        (Edit("*.json", ("layers", "x", "bytes"), 1), {"layers": [{"name": "x", "bytes": 1}]}),
+        (Edit("image.json", ("layers",), add=1), {"layers": [{"name": "x"}, 1]}),
+    ],
+    ids=["value", "new", "by-name", "add"],
+)
+def test_an_edit_changes_what_it_says(tmp_path, change, expected):
+    change.apply(evidence(tmp_path))
+    found = json.loads((tmp_path / "image.json").read_text())
+    assert found == {**found, **expected}
+
+
+def test_an_edit_of_a_log_appends(tmp_path):
+    Edit("build.log", append="ERROR: x\n").apply(evidence(tmp_path))
+    assert (tmp_path / "build.log").read_text() == "fine\nERROR: x\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Edit("none.json"), "no such file"),
+        (Edit("image.json", ("env", "A"), "1"), "changes nothing"),
+        (Edit("image.json", ("layers", "no", "x"), "1"), "changes nothing"),
+        (Edit("image.json", ("nothing",), add="1"), "nothing"),
+    ],
+    ids=["file", "same", "element", "list"],
+)
+def test_an_edit_that_edits_nothing_is_refused(tmp_path, change, said):
+    with pytest.raises(BadInput, match=said):
+        change.apply(evidence(tmp_path))
+
+
+def test_evidence_is_judged_in_this_process_as_the_verb_does(tmp_path):
+    found = cases.judged(bench.RECORDED, DEFAULT_SCENE)
+    told = read(bench.RECORDED / "record.json", Record)
+    assert {c.name for c in told.checks} <= {c.name for c in found.checks}
+    assert all(c.item and c.needs is not None for c in found.checks)
+    assert not any(c.state == State.FAILED for c in found.checks)
+
+
 def test_an_edited_artefact_is_the_jobs_own(tmp_path):
     shutil.copytree(ROOT / "tests" / "evidence" / "good", tmp_path / "edited")
     (path,) = (tmp_path / "edited").glob("jobs/truth-*/model/metrics.json")
     path.write_text("{}")
-    bench.remember(tmp_path / "edited")
+    bench.remember("artefact", tmp_path / "edited")
     job = read(path.parent.parent / "job.json", Job)
     (member,) = (m for m in job.members if m.path == "metrics.json")
     assert (member.bytes, member.sha256) == (2, hashlib.sha256(b"{}").hexdigest())

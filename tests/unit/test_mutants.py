@@ -12,7 +12,7 @@ import pytest
 from splatgate.doors import Recorded
 from splatgate.evidence import read
 from splatgate.outcomes import Blocked, NotVerified
-from splatgate.proof import mutants, mutations, report
+from splatgate.proof import edit, mutants, mutations, report
 from splatgate.proof.mutants import Bench
 from splatgate.record import Check, Record, State
 from splatgate.run import DEFAULT_SCENE, ROOT
@@ -168,7 +168,7 @@ def test_an_edit_changes_its_document_and_no_other():
 )
 def test_a_value_is_put_at_a_path(path, expected):
     good = {"a": [{"name": "x", "v": 1}, {"name": "y", "v": 2}]}
-    assert mutations.put(good, {path: 9}) == expected
+    assert edit.put(good, {path: 9}) == expected
 
 
 def test_rules_have_reasons_and_match_field_or_mutation():

@@ -1,0 +1,150 @@
+"""Every check as a plain function, and the judgement of a folder of evidence in this process.
+
+What pytest would do with a check, without pytest: its parameters, its evidence by name, the outcome
+by the plugin's own rule. So an edit of evidence is judged in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from splatgate import checklist as checklists
+from splatgate import verdict
+from splatgate.checklist import LANES
+from splatgate.doors import Recorded
+from splatgate.evidence import Machine
+from splatgate.plugin import outcome
+from splatgate.provide import PROVIDERS
+from splatgate.record import Check, ImageFacts, Leftovers, Record, Suite
+from splatgate.run import ROOT
+
+#: The lanes that the verb ``judge`` takes by itself.
+JUDGED = LANES[:3]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check with the values of its parameters."""
+
+    check: Check
+    function: Callable[..., Any]
+    values: dict[str, Any]
+
+
+@cache
+def cases(*lanes: str) -> tuple[Case, ...]:
+    """Every check of some lanes, one case for each set of parameters."""
+    found: list[Case] = []
+    for lane in lanes:
+        for path in sorted((ROOT / "tests" / lane).glob("test_*.py")):
+            spec = importlib.util.spec_from_file_location(f"checks_{lane}_{path.stem}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            for name, function in inspect.getmembers(module, inspect.isfunction):
+                if name.startswith("test_") and function.__module__ == module.__name__:
+                    node = f"{path.relative_to(ROOT)}::{name}"
+                    marks = [*_marks(module), *_marks(function)]
+                    found += [
+                        Case(_check(node + case, lane, marks), function, values)
+                        for case, values in _parameters(marks)
+                    ]
+    return tuple(found)
+
+
+def _marks(where: Any) -> list[pytest.Mark]:
+    """Marks of a function, or of a module, which may have one or a list of them."""
+    marks = getattr(where, "pytestmark", [])
+    marks = marks if isinstance(marks, list) else [marks]
+    return [m.mark if isinstance(m, pytest.MarkDecorator) else m for m in marks]
+
+
+def _check(node: str, lane: str, marks: list[pytest.Mark]) -> Check:
+    items = checklists.load().by_marker
+    return Check(
+        node=node,
+        item=next((items[m.name].id for m in marks if m.name in items), ""),
+        level="should" if any(m.name == "should" for m in marks) else "must",
+        lane=lane,
+        needs=tuple(name for m in marks if m.name == "needs" for name in m.args),
+    )
+
+
+def _parameters(marks: list[pytest.Mark]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each case's part of the node id, and the values of its parameters."""
+    axes = []
+    for mark in marks:
+        if mark.name == "parametrize":
+            names, rows = mark.args[:2]
+            names = [n.strip() for n in names.split(",")] if isinstance(names, str) else names
+            ids = mark.kwargs.get("ids") or [str(row) for row in rows]
+            ids = [ids(row) for row in rows] if callable(ids) else ids
+            axes.append(
+                [
+                    (case, dict(zip(names, row if len(names) > 1 else [row], strict=True)))
+                    for case, row in zip(ids, rows, strict=True)
+                ]
+            )
+    for chosen in itertools.product(*axes):
+        values = {name: value for _, given in chosen for name, value in given.items()}
+        yield f"[{'-'.join(case for case, _ in chosen)}]" if chosen else "", values
+
+
+def judge(case: Case, door: Recorded) -> Check:
+    """What becomes of one check over some evidence, by the plugin's own rule."""
+    error: Exception | None = None
+    when, wanted = "setup", inspect.signature(case.function).parameters
+    try:
+        given = {
+            name: door if name == "door" else PROVIDERS[name](door)
+            for name in wanted
+            if name not in case.values
+        }
+        when = "call"
+        case.function(**given, **case.values)
+    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as raised:
+        error = cast(Exception, raised)
+    return outcome(case.check, cast(pytest.TestReport, SimpleNamespace(when=when)), error)
+
+
+def judged(folder: Path, scene: Path, known: dict[str, Any] | None = None) -> Record:
+    """Judge a folder of evidence, as ``judge --evidence`` would.
+
+    Args:
+        folder: the evidence.
+        scene: the scene that its jobs were given.
+        known: what was computed from evidence before, by what it was computed from; added to.
+
+    Raises:
+        BadInput: the folder holds no evidence.
+    """
+    door = Recorded(folder, scene)
+    door.header  # noqa: B018
+    if known is not None:
+        door._made = known
+    checklist = checklists.load()
+    checks = verdict.settle(judge(case, door) for case in cases(*JUDGED))
+    states = verdict.items(checklist, checks)
+    return Record(
+        image=ImageFacts(image_id=door.header.image_id),
+        suite=Suite("", None, None, checklist.sha256),
+        machine=Machine(),
+        items=states,
+        checks=checks,
+        jobs=(),
+        timings={},
+        leftovers=Leftovers(),
+        verdict=verdict.verdict(states),
+        door="recorded",
+    )
