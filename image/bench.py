@@ -6,8 +6,8 @@
     python image/bench.py --scene tests/scenes/brighton_beach --frozen 1400000
 
 Times are from step 0 to the last, the device idle at both ends; scene loading, the first Gaussians
-(``setup_seconds``) and evaluation are not in them. ``gpu_busy`` is the time of all kernels of one run, by CUPTI in a repeat of the first,
-divided by the wall time of that run without the profiler.
+(``setup_seconds``) and evaluation are not in them. ``gpu_busy`` is the time of all kernels of one
+run, by CUPTI in a repeat of the first, divided by the wall time of that run without the profiler.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from trainer.schedule import Schedule
 from trainer.stop import Stop
 
 STEPS = ("fused", "fused-gsplat", "autograd")
-#: Steps before and within a timing at a frozen number of Gaussians.
-_WARM, _TIMED = 30, 200
+#: Steps before, within and after, under the profiler, a timing at a frozen number of Gaussians.
+_WARM, _TIMED, _PROFILED = 30, 200, 20
 
 
 class Bench:
@@ -100,20 +100,6 @@ class Bench:
             "values": outcome.splats.values(),
         }
 
-    def kernel_seconds(self, seed: int, fold: int, step: str) -> tuple[float, dict[str, float]]:
-        """Time that the kernels of one run take together, and the greatest of them by name."""
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CUDA]) as found:
-            self.run(seed, fold, step)
-        total: dict[str, float] = {}
-        for event in found.profiler.kineto_results.events():
-            if event.device_type() == torch.autograd.DeviceType.CUDA:
-                name = event.name().split("(")[0][:80]
-                total[name] = total.get(name, 0.0) + event.duration_ns() / 1e9
-        greatest = sorted(total.items(), key=lambda item: -item[1])[:14]
-        return sum(total.values()), {name: round(t, 4) for name, t in greatest}
-
     def frozen(self, count: int) -> dict[str, Any]:
         """Milliseconds a step of each kind from one state grown to ``count`` Gaussians."""
         kept = self.settings
@@ -125,7 +111,9 @@ class Bench:
         values = {name: v.clone() for name, v in grown["values"].items()}
         views = self.views(0).training
         schedule = Schedule(replace(kept, max_iterations=100_000), self.scene.size, len(views))
-        found: dict[str, Any] = {"gaussians": grown["gaussians"], "ms": {}, "peak_bytes": {}}
+        found: dict[str, Any] = {"gaussians": grown["gaussians"]}
+        for key in ("ms", "peak_bytes", "kernels_ms"):
+            found[key] = {}
         for kind in STEPS:
             os.environ[loop.STEP] = kind
             torch.cuda.empty_cache()
@@ -142,9 +130,35 @@ class Bench:
             for at in plan[2 * _WARM :]:
                 stepper.step(views[at.view], views[at.view].photo(), at)
             found["ms"][kind] = 1000 * (self.wait() - began) / _TIMED
+
+            def some(stepper: Any = stepper, plan: Any = plan[-_PROFILED:]) -> None:
+                for at in plan:
+                    stepper.step(views[at.view], views[at.view].photo(), at)
+                self.wait()
+
+            total, greatest = kernel_seconds(some)
+            found["kernels_ms"][kind] = {
+                "all": 1000 * total / _PROFILED,
+                **{name: round(1000 * t / _PROFILED, 4) for name, t in greatest.items()},
+            }
             found["peak_bytes"][kind] = torch.cuda.max_memory_allocated()
             del stepper
         return found
+
+
+def kernel_seconds(work: Callable[[], object]) -> tuple[float, dict[str, float]]:
+    """Time that all kernels of some work take together, and the greatest of them by name."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        work()
+    total: dict[str, float] = {}
+    for event in found.profiler.kineto_results.events():
+        if event.device_type() == torch.autograd.DeviceType.CUDA:
+            name = event.name().split("(")[0][:80]
+            total[name] = total.get(name, 0.0) + event.duration_ns() / 1e9
+    greatest = sorted(total.items(), key=lambda item: -item[1])[:14]
+    return sum(total.values()), {name: round(t, 6) for name, t in greatest}
 
 
 def enlarged(view: rasterise.View, zoom: int) -> rasterise.View:
@@ -206,7 +220,9 @@ def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, 
         "parameters": bench.settings.values(),
     }
     if cuda and asked.busy:
-        total, greatest = bench.kernel_seconds(first["seed"], first["fold"], asked.step)
+        total, greatest = kernel_seconds(
+            lambda: bench.run(first["seed"], first["fold"], asked.step)
+        )
         fastest = min(run["seconds"] for run in runs if run["fold"] == first["fold"])
         result["gpu_busy"] = total / fastest
         result["kernels"] = greatest

@@ -83,6 +83,9 @@ def judge(argv: Sequence[str]) -> int:
     parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
     parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
     parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
+    parser.add_argument(
+        "--source", metavar="DIR", help="the trainer's sources, for the gpu lane without an image"
+    )
     parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
     parser.add_argument("--quick", action="store_true", help="static and start-up checks only")
     parser.add_argument("--out", metavar="DIR", default="build", help="default: build")
@@ -105,7 +108,7 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    for name in ("image", "evidence", "subject", "scene", "request"):
+    for name in ("image", "evidence", "subject", "scene", "request", "source"):
         if (value := getattr(options, name)) is not None:
             is_path = name != "image"
             command.append(f"--{name}={Path(value).resolve() if is_path else value}")

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from splatgate.doors import JobSpec, Recorded, stop_when
-from splatgate.evidence import Header, Job, Machine, write
+from splatgate.evidence import BadInput, Header, Job, Machine, write
+from splatgate.gpu import report
 from splatgate.outcomes import NotVerified
+from splatgate.run import ROOT
 from splatgate.sagemaker import process
 from splatgate.sagemaker.channels import tree_hash
 
@@ -22,14 +26,18 @@ if TYPE_CHECKING:
     from splatgate.run import Run
 
 
-def gpu() -> str | None:
-    """Name, compute capability and driver of the first GPU here, as nvidia-smi tells; None without
-    one.
-    """
+#: What nvidia-smi is asked about a GPU, in the order of ``Machine.gpu``.
+FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+#: Longest time that the kernels' self-test may take, seconds.
+SELFTEST = 300
+
+
+def gpu(fields: tuple[str, ...] = FIELDS) -> str | None:
+    """Facts of the first GPU here, as nvidia-smi tells them; None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
     done = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"],
+        ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -80,6 +88,7 @@ class Process(Recorded):
         if self.header.machine.gpu is None:
             raise NotVerified("no GPU on this machine: nvidia-smi shows none")
         key = self.job_key(spec)
+        before = gpu(("memory.used",))
         folder = self.folder / "jobs" / key
         with FileLock(self.lock_path(f"jobs.{key}")):
             if not (folder / "job.json").exists():
@@ -87,11 +96,69 @@ class Process(Recorded):
                     process.run(
                         self.source / "train_gaussian_production.py",
                         self.request(spec),
-                        self.scene_path,
+                        self.channel(spec),
                         folder,
                         key=key,
                         deadline=spec.deadline,
                         say=self.say,
                         stop_when=stop_when(spec.stop_on),
                     )
+                    write(folder / "gpu.json", {"before": before, "after": gpu(("memory.used",))})
         return super().job(spec)
+
+    def channel(self, spec: JobSpec) -> Path:
+        """What the training channel of a job holds."""
+        return channel(spec.data, self.scene_path, self.folder / "channels")
+
+    def kernels(self) -> dict[str, Any]:
+        """Run the kernels' self-test here, or hand out its report.
+
+        Raises:
+            NotVerified: the subject profile names none, or it ended without a report.
+        """
+        name = self.profile().selftest
+        if name is None:
+            raise NotVerified("the subject profile names no self-test of its kernels")
+        path = self.folder / "gpu" / "kernels.json"
+        with FileLock(self.lock_path("kernels")):
+            if not path.exists():
+                self.say("kernels against their reference (about half a minute)")
+                with self.run.timed("kernels"):
+                    write(path, self_test([sys.executable, str(self.source / name)]))
+        return super().kernels()
+
+
+def self_test(command: list[str]) -> dict[str, Any]:
+    """What a self-test prints.
+
+    Raises:
+        NotVerified: it ended without a report, or not in time.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SELFTEST, check=False
+        )
+        return report(done.stdout, "self-test")
+    except subprocess.TimeoutExpired:
+        raise NotVerified(f"the kernels' self-test took more than {SELFTEST} s") from None
+    except BadInput as error:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise NotVerified(f"{error}; exit {done.returncode}: {last}") from None
+
+
+def channel(data: str, scene: Path, folder: Path) -> Path:
+    """What a training channel holds: ``scene``, another of the suite's scenes by name, or
+    ``shuffled``, the scene with each photograph under another's name.
+    """
+    if data == "scene":
+        return scene
+    if data != "shuffled":
+        return ROOT / "tests" / "scenes" / data
+    target = folder / data
+    if not target.exists():
+        shutil.copytree(scene, target)
+        names = sorted(path.name for path in (scene / "images").iterdir())
+        half = len(names) // 2
+        for name, other in zip(names, names[half:] + names[:half], strict=True):
+            shutil.copyfile(scene / "images" / other, target / "images" / name)
+    return target

@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--subject", metavar="FILE", help="subject profile, when the image holds none")
     group.addoption("--scene", metavar="DIR", help="scene of the jobs (default: the drone scene)")
     group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
+    group.addoption("--source", metavar="DIR", help="the trainer's sources, with --process")
     group.addoption("--quick", action="store_true", help="static and start-up checks, no training")
     group.addoption("--out", metavar="DIR", default="build", help="where record and evidence go")
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from splatgate import gpu
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
@@ -232,22 +233,12 @@ def round_trip(door: Recorded) -> Any:
     return restored, value
 
 
-def gpu_job(door: Recorded) -> Job:
-    """A few hundred steps on a GPU, in the image or in the process runtime."""
-    run = door.profile().run
-    if door.header.machine.gpu is None:
-        raise NotVerified("no GPU on this machine; run `make test-gpu` on one")
-    if run is None or not run.gpu:
-        raise NotVerified("the subject profile has no [run.gpu]")
-    return door.job(JobSpec("gpu", run.gpu, deadline=600))
-
-
-PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
+PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
         image, build, build_log, lock, host, facts, files, sbom, instances, profile, cpu_run,
         run_job, brief, smoke, trained, truth, stopped, resumed,
-        reported, scene, splats, measured, compressed, round_trip, gpu_job,
+        reported, scene, splats, measured, compressed, round_trip,
     )
 }  # fmt: skip
 

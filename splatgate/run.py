@@ -35,6 +35,8 @@ class Run:
     subject: Path | None
     scene: Path
     request: Path | None
+    #: The trainer's source tree, for the process runtime.
+    source: Path
     quick: bool
     #: Names the controller's process, so that a later run knows when it is gone.
     controller: str
@@ -63,6 +65,7 @@ class Run:
             subject=path("--subject"),
             scene=path("--scene") or DEFAULT_SCENE,
             request=path("--request"),
+            source=path("--source") or ROOT / "image",
             quick=option("--quick"),
             controller=sweep.controller(),
         )
@@ -75,11 +78,6 @@ class Run:
     def catalog(self) -> Path:
         """What the workers collected: xdist's controller collects nothing itself."""
         return self.out / f"catalog.{self.id}.json"
-
-    @property
-    def source(self) -> Path:
-        """The trainer's source tree, for the process runtime."""
-        return ROOT / "image"
 
     @property
     def labels(self) -> dict[str, str]:

@@ -14,7 +14,8 @@ constexpr int WIDE = 24;
 __device__ __noinline__ bool touches(float x, float y, float A, float B, float C, float opacity, int tx,
                                      int ty) {
     float left = tx * TILE + 0.5f - x, top = ty * TILE + 0.5f - y;
-    float power = least_power(A, B, C, left, left + (TILE - 1), top, top + (TILE - 1));
+    float power =
+        least_power(A, B, C, -B / A, -B / C, left, left + (TILE - 1), top, top + (TILE - 1));
     return power <= __logf(opacity * 255.f) + 1e-3f;
 }
 
@@ -58,6 +59,7 @@ __device__ int walk(const Step &s, bool visible, const Record &r, int id, long l
     return found;
 }
 
+template <int DEGREE>
 __global__ void __launch_bounds__(THREADS) project_kernel(Step s) {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     const bool mine = i < s.n;
@@ -93,9 +95,9 @@ __global__ void __launch_bounds__(THREADS) project_kernel(Step s) {
         if (visible) {
             float d[3], b[16], color[3] = {0.5f, 0.5f, 0.5f};
             direction(mean, s.camera, d);
-            sh_basis(s.degree, d, b);
-            const int count = (s.degree + 1) * (s.degree + 1);
-            for (int k = 0; k < count; ++k)
+            sh_basis(DEGREE, d, b);
+#pragma unroll
+            for (int k = 0; k < (DEGREE + 1) * (DEGREE + 1); ++k)
                 for (int c = 0; c < 3; ++c) color[c] += b[k] * p(SH + 3 * k + c);
             r.r = fmaxf(color[0], 0.f), r.g = fmaxf(color[1], 0.f), r.b = fmaxf(color[2], 0.f);
         } else {
@@ -175,7 +177,10 @@ cudaError_t launch_project(const Step &s, cudaStream_t stream) {
     const int blocks = (int)((s.n + THREADS - 1) / THREADS);
     const int tiles = tiles_across(s) * (tiles_down(s) + 1);
     size_t bytes = s.scratch_bytes;
-    project_kernel<<<blocks, THREADS, 0, stream>>>(s);
+    if (s.degree == 0) project_kernel<0><<<blocks, THREADS, 0, stream>>>(s);
+    else if (s.degree == 1) project_kernel<1><<<blocks, THREADS, 0, stream>>>(s);
+    else if (s.degree == 2) project_kernel<2><<<blocks, THREADS, 0, stream>>>(s);
+    else project_kernel<3><<<blocks, THREADS, 0, stream>>>(s);
     cudaError_t bad = cub::DeviceScan::InclusiveSum(s.scratch, bytes, s.counts, s.ends, s.n, stream);
     if (bad) return bad;
     emit_kernel<<<blocks, THREADS, 0, stream>>>(s);

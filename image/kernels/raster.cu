@@ -28,7 +28,7 @@ __device__ __forceinline__ float covers(const float4 &p, const float4 &c, float 
 __device__ __forceinline__ void load(const Step &s, Batch &batch, int at, int end, float tile_x,
                                      float tile_y) {
     const int t = threadIdx.x;
-    float limit = -1.f;
+    float limit = -1.f, slope_x = 0.f, slope_y = 0.f;
     float4 p = {}, c = {};
     if (at + t < end) {
         const int id = s.sorted_ids[at + t];
@@ -36,12 +36,13 @@ __device__ __forceinline__ void load(const Step &s, Batch &batch, int at, int en
         p = record[0], c = record[1];
         batch.id[t] = id, batch.place[t] = p, batch.conic[t] = c, batch.color[t] = record[2];
         limit = __logf(p.z * 255.f) + 1e-3f;
+        slope_x = -c.y / c.x, slope_y = -c.y / c.z;
     }
     for (int patch = 0; patch < WARPS; ++patch) {
         const float x = tile_x + (patch & 1) * PATCH_X + 0.5f - p.x;
         const float y = tile_y + (patch >> 1) * PATCH_Y + 0.5f - p.y;
-        const bool reaches =
-            limit >= 0.f && least_power(c.x, c.y, c.z, x, x + PATCH_X - 1, y, y + PATCH_Y - 1) <= limit;
+        const bool reaches = limit >= 0.f && least_power(c.x, c.y, c.z, slope_x, slope_y, x, x + PATCH_X - 1,
+                                                         y, y + PATCH_Y - 1) <= limit;
         const unsigned mask = __ballot_sync(ALL, reaches);
         if ((t & 31) == 0) batch.reach[patch][t >> 5] = mask;
     }
@@ -170,6 +171,8 @@ cudaError_t launch_raster(const Step &s, cudaStream_t stream) {
 }
 
 cudaError_t launch_raster_backward(const Step &s, cudaStream_t stream) {
+    const size_t bytes = s.n * G_ROW * sizeof(float);
+    if (cudaError_t bad = cudaMemsetAsync(s.v_records, 0, bytes, stream)) return bad;
     raster_backward_kernel<<<dim3(tiles_across(s), tiles_down(s)), THREADS, 0, stream>>>(s);
     return cudaGetLastError();
 }

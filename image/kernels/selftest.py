@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the step's kernels on this GPU against the PyTorch reference: one JSON object on stdout.
 
-    python image/kernels/selftest.py
+    python image/kernels/selftest.py [CASE...]
 
 Judges nothing: it writes down errors, and the reader has the bounds. Reference: autograd through
 ``trainer.raster_torch`` and ``trainer.loss`` in float64 on the CPU; for scenes too large for that,
@@ -242,6 +242,40 @@ def memory(config: Config, device: torch.device) -> dict[str, int]:
     return {"after_first": left[0], "after_second": left[1]}
 
 
+def shortage(config: Config, device: torch.device) -> dict[str, Any]:
+    """Grow under a limit until an allocation fails, keep half, and go on."""
+    case = Case("shortage", scene(20_000, 9), 320, 200)
+    view = view_of(case, device)
+    step = FusedStep(config, 1.0, {n: v.to(device) for n, v in case.values.items()})
+    step.step(view, view.photo(), At(1, 0, 1e-4, 3, 0.0, 1))
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    limit = torch.cuda.memory_reserved(device) + 200 * 2**20
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.mem_get_info(device)[1])
+    found: dict[str, Any] = {"raised": False, "limit_bytes": limit}
+    t = 2
+    try:
+        while step.splats.count < 10_000_000:
+            step.splats.append({n: v.clone() for n, v in step.splats.values().items()})
+            step.step(view, view.photo(), At(t, 0, 1e-4, 3, 0.0, t))
+            t += 1
+    except torch.OutOfMemoryError:
+        found["raised"] = True
+    before = step.splats.count
+    step.splats.keep(torch.arange(min(5000, before), device=device))
+    torch.cuda.empty_cache()
+    total, _ = step.step(view, view.photo(), At(t, 0, 1e-4, 3, 0.0, t))
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    values = step.splats.values().values()
+    finite = bool(total.isfinite()) and all(bool(v.isfinite().all()) for v in values)
+    return {
+        **found,
+        "count": before,
+        "count_kept": step.splats.count == 5000,
+        "finite_after": finite,
+    }
+
+
 def adam(config: Config) -> dict[str, Any]:
     """Twenty steps of each kind of step from one start, without noise: how far they end apart."""
     from trainer import densify, fused
@@ -285,6 +319,8 @@ def main() -> int:
     config = replace(load(Path("/nonexistent"), {}), opacity_reg=0.01, max_elongation=0.0)
     found = []
     for case in cases():
+        if sys.argv[1:] and case.name not in sys.argv[1:]:
+            continue
         found += compare(case, config, device)
         torch.cuda.empty_cache()
         row = found[-2]
@@ -300,6 +336,7 @@ def main() -> int:
         "cases": found,
         "adam": adam(config),
         "memory": memory(config, device),
+        "shortage": shortage(config, device),
         "seconds": time.monotonic() - BEGAN,
     }
     sys.stdout.write(json.dumps(result) + "\n")

@@ -180,17 +180,18 @@ HD float direction(const float *mean, const Camera &c, float *d) {
 }
 
 // Least value of A dx^2 / 2 + B dx dy + C dy^2 / 2 over a rectangle of offsets: it is reached on a side
-// that faces the centre.
-HD float least_power(float A, float B, float C, float x0, float x1, float y0, float y1) {
+// that faces the centre. The slopes, -B / A and -B / C, are the callers' to compute once.
+HD float least_power(float A, float B, float C, float slope_x, float slope_y, float x0, float x1, float y0,
+                     float y1) {
     bool in_x = x0 <= 0 && x1 >= 0, in_y = y0 <= 0 && y1 >= 0;
     if (in_x && in_y) return 0;
     float best = 3.4e38f;
     if (!in_x) {
-        float dx = x0 > 0 ? x0 : x1, dy = clampf(-B * dx / C, y0, y1);
+        float dx = x0 > 0 ? x0 : x1, dy = clampf(slope_y * dx, y0, y1);
         best = 0.5f * (A * dx * dx + C * dy * dy) + B * dx * dy;
     }
     if (!in_y) {
-        float dy = y0 > 0 ? y0 : y1, dx = clampf(-B * dy / A, x0, x1);
+        float dy = y0 > 0 ? y0 : y1, dx = clampf(slope_x * dy, x0, x1);
         best = fminf(best, 0.5f * (A * dx * dx + C * dy * dy) + B * dx * dy);
     }
     return best;

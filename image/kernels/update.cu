@@ -47,11 +47,10 @@ __global__ void __launch_bounds__(UPDATE_THREADS) update_kernel(Step s) {
     const bool visible = s.counts[i] > 0;
     float v_centre[2] = {}, v_conic[3] = {}, v_color[3] = {}, v_opacity = 0;
     if (visible && s.v_records) {
-        float4 *row = reinterpret_cast<float4 *>(s.v_records + i * G_ROW);
+        const float4 *row = reinterpret_cast<const float4 *>(s.v_records + i * G_ROW);
         const float4 a = row[0], b = row[1];
         v_centre[0] = a.x, v_centre[1] = a.y, v_conic[0] = a.z, v_conic[1] = a.w, v_conic[2] = b.x;
         v_color[0] = b.y, v_color[1] = b.z, v_color[2] = b.w, v_opacity = row[2].x;
-        row[0] = row[1] = row[2] = float4{0, 0, 0, 0}; // ready for the next step
     } else if (visible) {
         v_centre[0] = s.v_centres[2 * i], v_centre[1] = s.v_centres[2 * i + 1];
         for (int k = 0; k < 3; ++k) v_conic[k] = s.v_conics[3 * i + k], v_color[k] = s.v_colors[3 * i + k];

@@ -52,7 +52,7 @@ extern "C" void backward(const float *p, int degree, const Camera *c, const floa
     for (int i = 0; i < 3; ++i) g[i] += (v_d[i] - along * d[i]) * inverse;
 }
 extern "C" float least(const float *c, const float *r) {
-    return least_power(c[0], c[1], c[2], r[0], r[1], r[2], r[3]);
+    return least_power(c[0], c[1], c[2], -c[1] / c[0], -c[1] / c[2], r[0], r[1], r[2], r[3]);
 }
 """
 
