@@ -181,6 +181,8 @@ cudaError_t launch_project(const Step &s, cudaStream_t stream) {
     else if (s.degree == 1) project_kernel<1><<<blocks, THREADS, 0, stream>>>(s);
     else if (s.degree == 2) project_kernel<2><<<blocks, THREADS, 0, stream>>>(s);
     else project_kernel<3><<<blocks, THREADS, 0, stream>>>(s);
+    // Before CUB looks: it calls a missing architecture an invalid device.
+    if (cudaError_t bad = cudaPeekAtLastError()) return bad;
     cudaError_t bad = cub::DeviceScan::InclusiveSum(s.scratch, bytes, s.counts, s.ends, s.n, stream);
     if (bad) return bad;
     emit_kernel<<<blocks, THREADS, 0, stream>>>(s);

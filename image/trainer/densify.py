@@ -55,12 +55,12 @@ class Strategy:
         """Move the dead, then grow; returns how many were moved and how many added."""
         draw = self._draw.manual_seed(seed)
         opacity = splats.values()["opacities"].sigmoid()
-        dead = (opacity <= MIN_OPACITY).nonzero()[:, 0]
-        alive = (opacity > MIN_OPACITY).nonzero()[:, 0]
-        if not len(alive):
+        faint = opacity <= MIN_OPACITY
+        dead = faint.nonzero()[:, 0]
+        if len(dead) == splats.count:
             return 0, 0
         if len(dead):
-            source = alive[torch.multinomial(opacity[alive], len(dead), True, generator=draw)]
+            source = torch.multinomial(opacity * ~faint, len(dead), True, generator=draw)
             self._divide(splats, source)
             # Parameters alone: the moments of the newcomers start from nothing.
             splats.assign(dead, {n: v[source] for n, v in splats.values().items()})

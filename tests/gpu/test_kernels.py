@@ -25,7 +25,7 @@ def beyond(kernels, errors, tolerance):
 def test_images_are_the_references(kernels):
     """Every image is that of the reference, pixel by pixel."""
     off = beyond(kernels, lambda case: {"image": case["image"]}, IMAGE_TOLERANCE)
-    assert not off, f"off by more than {IMAGE_TOLERANCE}: {'; '.join(off)}"
+    assert not off, f"{len(off)} off by more than {IMAGE_TOLERANCE}: {'; '.join(off[:5])}"
 
 
 @pytest.mark.runtime_cuda
@@ -35,7 +35,7 @@ def test_gradients_are_the_references(kernels):
     A wrong gradient still converges, to less (K20).
     """
     off = beyond(kernels, lambda case: case["gradients"], GRADIENT_TOLERANCE)
-    assert not off, f"off by more than {GRADIENT_TOLERANCE}, relative: {'; '.join(off)}"
+    assert not off, f"{len(off)} off by more than {GRADIENT_TOLERANCE}: {'; '.join(off[:5])}"
 
 
 @pytest.mark.runtime_cuda
@@ -57,7 +57,7 @@ def test_passes_over_the_tiles_agree(kernels):
         for case in kernels["cases"]
         if case["mismatches"] or case["dropped"]
     ]
-    assert not bad, "; ".join(bad)
+    assert not bad, f"{len(bad)} of {len(kernels['cases'])} cases: {'; '.join(bad[:3])}"
 
 
 @pytest.mark.runtime_cuda
