@@ -8,19 +8,27 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+import torch
 from PIL import Image
-from trainer import channel, main
+from trainer import channel, main, points
 from trainer.photos import Photo, index_photos, load_photos
 from trainer.scene import read_scene
 
 VIEWS, SIZE = 6, (64, 48)
 
 
-def make_scene(root: Path, camera_model: str = "PINHOLE", text: bool = False) -> Path:
+def make_scene(
+    root: Path,
+    camera_model: str = "PINHOLE",
+    text: bool = False,
+    parameters: list[float] | None = None,
+) -> Path:
     """A textured plane seen by six cameras in a row, written by pycolmap; returns ``root``."""
     draw = np.random.default_rng(0)
     rec = pycolmap.Reconstruction()
     camera = pycolmap.Camera.create_from_model_name(1, camera_model, 50.0, *SIZE)
+    if parameters:
+        camera.params = parameters
     rec.add_camera_with_trivial_rig(camera)
     points = np.c_[draw.uniform(-2, 2, (300, 2)), draw.uniform(3.9, 4.1, 300)]
     colors = (127 + 120 * np.sin(points * 3)).clip(0, 255).astype(np.uint8)
@@ -87,9 +95,17 @@ def configure(base: Path, **parameters: object) -> Path:
     return base
 
 
-def run(base: Path) -> int:
+def run(base: Path, **environment: str) -> int:
     """Run one job in this process."""
-    return main.main(["train"], {"SAGEMAKER_BASE_DIR": str(base)})
+    try:
+        return main.main(["train"], {"SAGEMAKER_BASE_DIR": str(base), **environment})
+    finally:
+        torch.set_flush_denormal(False)  # a job's setting, which hypothesis cannot live with
+
+
+def run_to(base: Path, point: str) -> int:
+    """Run one job in this process, as far as ``point`` (see ``points.VARIABLE``)."""
+    return run(base, **{points.VARIABLE: point})
 
 
 def metrics(base: Path) -> dict[str, Any]:

@@ -116,21 +116,90 @@ def test_gradients_equal_those_of_dense_reference() -> None:
         assert (grads[0][name] - want).abs().max() < 2e-3 * scale, name
 
 
-def test_one_gaussian_has_closed_form() -> None:
-    values = {
-        "means": torch.tensor([[0.0, 0.0, 2.0]]),
+def layer(depth: float, opacity: float, color: float, **values: Tensor) -> dict[str, Tensor]:
+    """One round Gaussian of size 0.1 on the optical axis, the same in every channel."""
+    return {
+        "means": torch.tensor([[0.0, 0.0, depth]]),
         "quats": torch.tensor([[1.0, 0, 0, 0]]),
         "scales": torch.full((1, 3), math.log(0.1)),
-        "sh0": torch.zeros(1, 1, 3),
-        "shN": torch.zeros(1, 0, 3),
+        "opacities": torch.tensor([opacity]),
+        "sh0": torch.full((1, 1, 3), (color - 0.5) / 0.28209479177387814),
+        "shN": torch.zeros(1, 15, 3),
+        **values,
     }
-    image = raster_torch.render(
-        values, torch.tensor([0.8]), torch.eye(4), (40.0, 40.0, 8.5, 8.5), 17, 17, 0
+
+
+def drawn(*layers: dict[str, Tensor], degree: int = 0) -> Tensor:
+    """The layers seen by a camera at the origin with a focal length of 40 pixels."""
+    values = {name: torch.cat([one[name] for one in layers]) for name in layers[0]}
+    return raster_torch.render(
+        values, values["opacities"], torch.eye(4), (40.0, 40.0, 8.5, 8.5), 17, 17, degree
     )
-    variance = (40 * 0.1 / 2) ** 2 + 0.3
-    want = 0.5 * 0.8 * math.exp(-0.5 * 9 / variance)
+
+
+def falloff(depth: float, pixels: float) -> float:
+    """What is left of the opacity of a ``layer`` at a distance in pixels from its centre."""
+    return math.exp(-0.5 * pixels**2 / ((40 * 0.1 / depth) ** 2 + 0.3))
+
+
+def test_one_gaussian_has_closed_form() -> None:
+    image = drawn(layer(2, 0.8, 0.5))
     assert float(image[8, 8, 0]) == pytest.approx(0.4, abs=1e-6)
-    assert float(image[8, 11, 1]) == pytest.approx(want, abs=1e-6)
+    assert float(image[8, 11, 1]) == pytest.approx(0.4 * falloff(2, 3), abs=1e-6)
+    assert float(image[5, 4, 2]) == pytest.approx(0.4 * falloff(2, 5), abs=1e-6)
+
+
+@pytest.mark.parametrize("pixels", [0, 2, 3])
+def test_two_that_overlap_have_closed_form(pixels: int) -> None:
+    """The nearer takes its share of the light, the other of what is left, in whatever order."""
+    near, far = layer(2, 0.7, 0.9), layer(3, 0.6, 0.3)
+    a, b = 0.7 * falloff(2, pixels), 0.6 * falloff(3, pixels)
+    for image in (drawn(near, far), drawn(far, near)):
+        assert float(image[8, 8 + pixels, 0]) == pytest.approx(
+            a * 0.9 + (1 - a) * b * 0.3, abs=1e-6
+        )
+
+
+def test_colour_off_the_axis_has_closed_form() -> None:
+    """Degree 1 sees the direction from the camera: coefficients of y, z, x, with signs - + -."""
+    place = torch.tensor([[0.3, -0.2, 2.0]])
+    rest = torch.zeros(1, 15, 3)
+    rest[0, 0, 0], rest[0, 1, 1], rest[0, 2, 2] = 0.5, 0.25, -0.5
+    x, y, z = (place[0] / place[0].norm()).tolist()
+    c1 = math.sqrt(3 / (4 * math.pi))
+    want = [0.5 - c1 * 0.5 * y, 0.5 + c1 * 0.25 * z, 0.5 + c1 * 0.5 * x]
+    # 40 * 0.3 / 2 = 6 and -4 pixels from the middle: a pixel's centre.
+    image = drawn(layer(2, 0.8, 0.5, means=place, shN=rest), degree=1)
+    assert image[4, 14].tolist() == pytest.approx([0.8 * w for w in want], abs=1e-6)
+    assert drawn(layer(2, 0.8, 0.5, means=place, shN=rest))[4, 14].tolist() == pytest.approx(
+        [0.4] * 3, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "sh0", "shN"])
+def test_gradients_are_those_of_differences(name: str) -> None:
+    """In float64, against central differences, away from the cut-offs."""
+    values, opacities = random_splats(6, 3, torch.float64)
+    values["means"][:, 2] = values["means"][:, 2].abs() + 1.5
+    values["opacities"] = opacities.clamp(0.2, 0.9)
+    weight = torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(2)).double()
+
+    def total(changed: Tensor) -> Tensor:
+        v = {**values, name: changed}
+        view = viewmat(torch.float64)
+        image = raster_torch.render(v, v["opacities"], view, INTRINSICS, WIDTH, HEIGHT, 3)
+        return (image * weight).sum()
+
+    leaf = values[name].clone().requires_grad_()
+    total(leaf).backward()
+    assert leaf.grad is not None
+    for place in range(0, leaf.numel(), max(1, leaf.numel() // 12)):
+        step = torch.zeros(leaf.numel(), dtype=torch.float64)
+        step[place] = 1e-5
+        move = step.view_as(leaf)
+        want = float(total(values[name] + move) - total(values[name] - move)) / 2e-5
+        # Where alpha falls below 1 / 255 the image has a step that no gradient knows of.
+        assert float(leaf.grad.flatten()[place]) == pytest.approx(want, rel=0.02, abs=0.02)
 
 
 def test_equal_depths_are_drawn_in_their_order() -> None:

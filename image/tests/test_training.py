@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
-from small import configure, make_job, metrics, run
+from small import make_job, metrics, run
 from trainer import densify, export, loss, model, progress
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
@@ -56,44 +56,6 @@ def test_same_seed_gives_the_same_model(finished: Path, tmp_path: Path) -> None:
     base = make_job(tmp_path, max_gaussians=320)
     assert run(base) == 0
     assert metrics(base)["psnr"] == pytest.approx(metrics(finished)["psnr"], abs=1e-3)
-
-
-def test_resumed_run_ends_like_an_uninterrupted_one(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    base = make_job(tmp_path, max_gaussians=320)
-    original = progress.Progress.record
-
-    def die(self: progress.Progress, step: int, *rest: object) -> None:
-        original(self, step, *rest)
-        if step == 8:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(progress.Progress, "record", die)
-    assert run(base) == 1
-    assert not list((base / "model").iterdir())
-    monkeypatch.undo()
-    assert run(base) == 0
-    assert "phase=resume step=5" in capsys.readouterr().out
-    assert metrics(base)["psnr"] == pytest.approx(metrics(finished)["psnr"], abs=1e-3)
-
-
-@pytest.mark.parametrize("damage", ["foreign", "truncated"])
-def test_useless_checkpoint_is_ignored_with_a_line(
-    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = make_job(tmp_path, max_iterations=6, eval_every=0)
-    assert run(base) == 0
-    path = base / "checkpoints/checkpoint.pt"
-    if damage == "foreign":
-        configure(base, max_iterations=6, eval_every=0, seed=5)
-    else:
-        path.write_bytes(path.read_bytes()[:500])
-    assert run(base) == 0
-    assert f"warning: ignored {path}" in capsys.readouterr().out
 
 
 def test_stop_at_a_step_leaves_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import IO
 
 from trainer.errors import TrainerError
 
-_MODEL = ("cameras", "images", "points3D")
+MODEL = ("cameras", "images", "points3D")
 _MAX_MEMBERS = 200_000
 #: A scene of 500 photographs of 20 MP is some 10 GB; JPEG does not deflate, so nothing honest
 #: grows a hundredfold.
@@ -27,10 +27,18 @@ _MAX_RATIO = 100
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a scene's parts lie: the COLMAP model's folder, and the photographs' folder."""
+    """Where a scene's parts lie: the COLMAP model's folder, and the photographs' folder.
+
+    ``kind`` of the model's files: ``bin`` or ``txt``; with both there, the binary ones are read.
+    """
 
     model: Path
     images: Path
+    kind: str
+
+    def file(self, name: str) -> Path:
+        """A file of the model: ``cameras``, ``images`` or ``points3D``."""
+        return self.model / f"{name}.{self.kind}"
 
 
 def require_channel(channel: Path) -> None:
@@ -79,14 +87,14 @@ def find_layout(root: Path) -> Layout:
         roots.append(entries[0])
     for base in roots:
         for model in (base / "sparse" / "0", base / "sparse"):
-            if _has_model(model):
+            if kind := _kind(model):
                 if not (base / "images").is_dir():
                     raise TrainerError(
                         "E_SCENE_LAYOUT",
                         f"{base.name}/ has a COLMAP model but no "
                         "images/ folder: hand over the photographs with it",
                     )
-                return Layout(model, base / "images")
+                return Layout(model, base / "images", kind)
     seen = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))[:8]
     raise TrainerError(
         "E_SCENE_LAYOUT",
@@ -96,8 +104,10 @@ def find_layout(root: Path) -> Layout:
     )
 
 
-def _has_model(folder: Path) -> bool:
-    return any(all((folder / f"{n}.{kind}").is_file() for n in _MODEL) for kind in ("bin", "txt"))
+def _kind(folder: Path) -> str | None:
+    return next(
+        (k for k in ("bin", "txt") if all((folder / f"{n}.{k}").is_file() for n in MODEL)), None
+    )
 
 
 def _is_archive(path: Path) -> bool:

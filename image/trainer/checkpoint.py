@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ _FREE = frozenset({"device", "max_minutes", "log_every", "eval_every", "checkpoi
 def fingerprint(config: Config, scene_digest: str) -> str:
     """What a checkpoint belongs to: the scene and every parameter that shapes the result."""
     bound = {n: v for n, v in config.values().items() if n not in _FREE}
-    text = json.dumps([1, scene_digest, bound], sort_keys=True)
+    text = json.dumps([2, scene_digest, bound], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -75,6 +76,10 @@ class Checkpoints:
         if not self.folder or not self.path.is_file():
             return None
         try:
+            # torch reads past flipped bits; its archive carries checksums that zipfile compares.
+            with zipfile.ZipFile(self.path) as pack:
+                if pack.testzip():
+                    raise zipfile.BadZipFile
             found = torch.load(self.path, map_location=device, weights_only=True)
             owner, step = found["fingerprint"], int(found["step"])
         except (
@@ -84,7 +89,10 @@ class Checkpoints:
             KeyError,
             TypeError,
             ValueError,
+            AttributeError,
+            NotImplementedError,
             pickle.UnpicklingError,
+            zipfile.BadZipFile,
         ) as error:
             log.line(f"warning: ignored {self.path}: damaged ({type(error).__name__})")
             return None

@@ -45,7 +45,7 @@ class Parameter:
         if self.choices:
             return " or ".join(self.choices)
         kind = "a whole number" if self.type is int else "a number"
-        return f"{kind} from {self.low:g} to {self.high:g}" + (", or 0" if self.zero else "")
+        return f"{kind} from {self.low:.15g} to {self.high:.15g}" + (", or 0" if self.zero else "")
 
 
 def _row(
@@ -54,7 +54,9 @@ def _row(
     """A number's field of ``Config``; the field's own name and type complete it."""
     return field(
         default=default,
-        metadata={"row": dict(help=help, section=section, low=low, high=high, zero=zero)},
+        metadata={
+            "row": dict(default=default, help=help, section=section, low=low, high=high, zero=zero)
+        },
     )
 
 
@@ -70,6 +72,7 @@ class Config:
         default="cuda",
         metadata={
             "row": dict(
+                default="cuda",
                 help="where to train; cpu is for small test jobs",
                 section="run",
                 choices=("cuda", "cpu"),
@@ -166,7 +169,7 @@ class Config:
 
 
 TABLE: tuple[Parameter, ...] = tuple(
-    Parameter(f.name, _TYPES[str(f.type)], f.default, **f.metadata["row"])
+    Parameter(f.name, _TYPES[str(f.type)], **f.metadata["row"])
     for f in fields(Config)
     if "row" in f.metadata
 )

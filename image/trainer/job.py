@@ -148,6 +148,8 @@ class Job:
         if not outcome.step:
             self.stop.refuse_if_asked("preparing")
         model = self.base / "model"
+        # Those of an attempt that was killed would speak of another model.
+        (model / "metrics.json").unlink(missing_ok=True)
         with self.phase("export"):
             export.write_ply(model / "point_cloud.ply", outcome.splats.values())
             write_json(

@@ -47,9 +47,11 @@ class Splats:
             eps=1e-15,
             fused=True,
         )
-        for group in self.optimizer.param_groups if moments else ():
-            # Fused Adam counts its steps on the device of its parameters.
-            self.optimizer.state[group["params"][0]] = dict(moments[group["name"]])
+        for group in self.optimizer.param_groups:
+            # A tensor that had no gradient yet has no state. Fused Adam counts its steps on the
+            # device of its parameters.
+            if moments and group["name"] in moments:
+                self.optimizer.state[group["params"][0]] = dict(moments[group["name"]])
 
     @property
     def count(self) -> int:

@@ -5,30 +5,44 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from dataclasses import dataclass
 
 #: For tests only: ``NAME[:VISIT][=ACTION]``, such as ``checkpoint.pt.fsync:2=kill``. VISIT counts
-#: from 1; ACTION is ``kill`` (SIGKILL to this process, the default), ``oom`` or ``full``.
+#: from 1, ``2-`` means this and all later ones; ACTION is ``kill`` (SIGKILL to this process, the
+#: default), ``oom`` or ``full``.
 VARIABLE = "TRAINER_TEST_POINT"
 
-_state: dict[str, object] = {"name": "", "left": 0, "action": ""}
+
+@dataclass
+class _Armed:
+    name: str = ""
+    visit: int = 1
+    onwards: bool = False
+    action: str = "kill"
+    seen: int = 0
+
+
+_armed = _Armed()
 
 
 def arm(text: str) -> None:
     """Choose the point, from the text of ``VARIABLE``; empty text disarms."""
+    global _armed
     place, _, action = text.partition("=")
     name, _, visit = place.partition(":")
-    _state.update(name=name, left=int(visit or 1), action=action or "kill")
+    onwards = visit.endswith("-")
+    _armed = _Armed(name, int(visit.rstrip("-") or 1), onwards, action or "kill")
 
 
 def reached(name: str) -> None:
     """Mark a point of the run; die here if a test asked for it."""
-    if name != _state["name"]:
+    if name != _armed.name:
         return
-    _state["left"] = left = int(str(_state["left"])) - 1
-    if left:
+    _armed.seen += 1
+    if _armed.seen < _armed.visit or (_armed.seen > _armed.visit and not _armed.onwards):
         return
-    if _state["action"] == "oom":
+    if _armed.action == "oom":
         raise MemoryError(f"out of memory at {name}, as a test asked")
-    if _state["action"] == "full":
+    if _armed.action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.kill(os.getpid(), signal.SIGKILL)

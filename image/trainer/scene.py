@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pycolmap
 
 from trainer import log
-from trainer.channel import Layout
+from trainer.channel import MODEL, Layout
 from trainer.errors import TrainerError
 
 Array = npt.NDArray[Any]
@@ -72,11 +73,11 @@ class Scene:
 
 def read_scene(layout: Layout) -> Scene:
     """Read and judge the model; raises the ``E_SCENE_`` code of the first thing amiss."""
-    require_whole(layout.model)
+    require_whole(layout)
     pycolmap.logging.minloglevel = 3  # its multi-line reports are raised as exceptions anyway
     try:
-        model = pycolmap.Reconstruction(str(layout.model))
-        names = text_names(layout.model)
+        model = _read(layout)
+        names = text_names(layout)
         shots = [
             Shot(
                 names.get(im.image_id, im.name),
@@ -99,9 +100,7 @@ def read_scene(layout: Layout) -> Scene:
     _judge_shots(shots, len(model.images))
     _judge_points(points, sum(t[2] for t in tracks), shots)
     finite = np.isfinite(points).all(1)
-    scene = Scene(
-        tuple(shots), points[finite], colors[finite], layout.images, _digest(layout.model)
-    )
+    scene = Scene(tuple(shots), points[finite], colors[finite], layout.images, _digest(layout))
     log.event(
         phase="scene",
         images=len(shots),
@@ -113,26 +112,38 @@ def read_scene(layout: Layout) -> Scene:
     return scene
 
 
-def require_whole(folder: Path) -> None:
+def _read(layout: Layout) -> pycolmap.Reconstruction:
+    """The model of the three files that tell all.
+
+    COLMAP 4's rigs and frames repeat the poses that the images have, and pycolmap 4.2 reads a
+    damaged frames.bin for ever.
+    """
+    with tempfile.TemporaryDirectory(prefix="model-") as three:
+        for path in map(layout.file, MODEL):
+            (Path(three) / path.name).symlink_to(path.absolute())
+        return pycolmap.Reconstruction(three)
+
+
+def require_whole(layout: Layout) -> None:
     """Walk the binary files: every record complete, nothing missing (``E_SCENE_FORMAT``).
 
     pycolmap 4.2 does not notice a file that ends early: it loops over a truncated points3D.bin
     for ever and invents cameras. Text files need no walk. Format: COLMAP documentation,
     "Output Format", binary.
     """
-    if not (folder / "points3D.bin").is_file():
+    if layout.kind != "bin":
         return
     for name, walk in (
         ("cameras", _walk_cameras),
         ("images", _walk_images),
         ("points3D", _walk_points),
     ):
-        data = (folder / f"{name}.bin").read_bytes()
+        data = layout.file(name).read_bytes()
         try:
             (count,) = struct.unpack_from("<Q", data, 0)
             # The smallest record is 26 bytes: a larger count is damage, not a scene.
             end = walk(data, count) if count * 26 <= len(data) else -1
-        except (struct.error, ValueError):
+        except (struct.error, ValueError, OverflowError):
             end = -1
         if end != len(data):
             raise TrainerError(
@@ -142,15 +153,15 @@ def require_whole(folder: Path) -> None:
             )
 
 
-def text_names(folder: Path) -> dict[int, str]:
+def text_names(layout: Layout) -> dict[int, str]:
     """Image id to whole name in a text model; empty for a binary one.
 
     pycolmap 4.2 ends a name in images.txt at its first space.
     """
-    if (folder / "images.bin").is_file():
+    if layout.kind == "bin":
         return {}
     names = {}
-    lines = iter((folder / "images.txt").read_text(encoding="utf-8").splitlines())
+    lines = iter(layout.file("images").read_text(encoding="utf-8").splitlines())
     for line in lines:
         if line.strip() and not line.lstrip().startswith("#"):
             fields = line.split(maxsplit=9)
@@ -251,10 +262,9 @@ def _judge_points(points: Array, observations: int, shots: list[Shot]) -> None:
         )
 
 
-def _digest(folder: Path) -> str:
+def _digest(layout: Layout) -> str:
     """Hash of the model's files, which names the scene in checkpoints and metrics."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.*")):
-        if path.stem in ("cameras", "images", "points3D", "rigs", "frames"):
-            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    for path in map(layout.file, MODEL):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
