@@ -4,8 +4,10 @@ TOX := .tox/bootstrap/bin/tox
 RUN := $(TOX) run -q -e
 IMAGE ?=
 ARGS ?=
+RECORDS ?= build
+POLICY ?= staging
 
-.PHONY: help image test-image test-gpu test faults lint replay stop-engine bench clean
+.PHONY: help image test-image test-gpu test-host test faults lint replay stop-engine bench pipeline push gate clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,17 +27,29 @@ faults: $(TOX)  ## prove that the judge can say no
 replay: $(TOX)  ## judge the recorded evidence again, with no engine
 	@$(RUN) suite -- judge --evidence tests/evidence/good --out build/replay $(ARGS)
 
+push: $(TOX)  ## push the image to a staging repository: make push TO=HOST/NAME
+	@$(RUN) suite -- push --to '$(TO)' $(if $(IMAGE),--image $(IMAGE)) $(ARGS)
+
+gate: $(TOX)  ## decide on the records of build/ under POLICY (staging), and promote with ARGS
+	@$(RUN) suite -- gate $(RECORDS) --policy $(POLICY) $(ARGS)
+
+pipeline: $(TOX) image  ## run the reference pipeline's training state here, to a .sog and an HTML viewer
+	@$(RUN) suite -- pipeline pipeline/definition.json --run $(ARGS)
+
 stop-engine: $(TOX)  ## stop the engine that make started, if it did
 	@$(RUN) suite -- stop-engine
 
 test-gpu: $(TOX)  ## the gpu lane, on a machine with a GPU, torch and gsplat
 	@$(RUN) gpu -- $(ARGS)
 
+test-host: $(TOX)  ## the training host against a tiny probe image, on the engine (seconds a job)
+	@$(RUN) host -- $(ARGS)
+
 lint: $(TOX)  ## ruff and mypy
 	@$(RUN) lint
 
-bench: $(TOX)  ## train and time the trainer on this machine
-	@$(RUN) bench -- --scene tests/scenes/brighton_beach $(ARGS)
+bench: $(TOX)  ## time the container lane, and the same facts by container-structure-test
+	@$(RUN) bench-suite -- $(ARGS)
 
 clean:  ## remove what make made here; images stay in the engine
 	rm -rf .tox build

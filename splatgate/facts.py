@@ -4,10 +4,6 @@ in a test.
 
 from __future__ import annotations
 
-#: CUDA runtime's major version → lowest host driver branch (minor-version compatibility).
-#: Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version Compatibility".
-MINIMUM_DRIVER = {11: 450, 12: 525, 13: 580}
-
 #: Variables that hide GPUs from CUDA when they are set in an image: CUDA_VISIBLE_DEVICES takes
 #: indices and UUIDs, and any other word ("all", "", "none") is "no device". Source: CUDA C++
 #: Programming Guide, "Env Vars".
@@ -66,9 +62,54 @@ SSIM_TOLERANCE = 0.01
 #: A floor that means something: better than the best trivial answer by this, dB.
 PSNR_MARGIN = 0.5
 
+#: Above this no PSNR is believed, dB: an error of 0.8 grey levels, below what JPEG itself leaves in
+#: a photograph (K20 reported 54 dB at its first step).
+PSNR_POSSIBLE = 50.0
+#: Between its first and its last line a training moves its PSNR by more than this, dB.
+PSNR_FLAT = 0.1
+#: Share of Gaussians that training must have moved or recoloured: one step of any optimiser moves
+#: nearly all of them, and what is exported as it came moves none.
+MOVED = 0.5
+#: How much better the model's file may render under another reading than the layout's, dB: where a
+#: property carries nothing (no bands yet, round Gaussians) both render alike.
+OTHER_READING = 0.1
+#: Share of Gaussians that may lie further from the points' middle than ten times their spread:
+#: skies and floaters are few.
+FAR, FAR_TIMES = 0.5, 10.0
+
+#: Parameters whose effect shows in what a job leaves (`splatgate.subject.Effects`).
+EFFECTS = ("iterations", "gaussians", "image_size", "sh_degree")
+#: Kinds of values that can be read and cannot be meant.
+REFUSED_VALUES = ("out-of-range", "contradiction")
+#: Moments at which a job is stopped, beside the middle of training.
+STOPS = ("start", "loading", "checkpoint", "export")
+#: Variant of a scene (`splatgate.scene.variants`) → classes of `[errors]` in a subject profile that
+#: name its cause, and words that do where the profile has no such class.
+UNSOUND = {
+    "no-model": (("scene_layout",), "sparse|colmap|model"),
+    "no-photos": (("scene_layout", "scene_images"), "image|photo"),
+    "cut-model": (("scene_format",), "points3D|colmap|model"),
+    "no-focal-length": (("scene_camera",), "camera|focal|intrinsic"),
+    "no-points": (("scene_points",), "point"),
+    "extension-twice": (("scene_images",), "image|photo"),
+    "photo-cut": (("scene_images",), "image|photo"),
+    "other-photos": (("scene_images",), "image|photo|size|shape"),
+}
+
+#: From the container's start to the first line of output, seconds: Python and its imports on a
+#: cold disk, with a wide margin. A person who sees nothing longer than that stops the job (K28).
+FIRST_LINE = 60.0
+#: Name and value that stand for a secret in a job's environment; no line may repeat it.
+CANARY = {"WANDB_API_KEY": "canary-5f2c9a71d4e84b0c9d3e"}
+#: Minutes that must be left between the trainer's own limit and MaxRuntimeInSeconds: to end the
+#: step, export, evaluate (contract 1.4, K44).
+MINUTES_LEFT = 5.0
+
+#: The viewer as one page that holds the model. Too large to keep as evidence.
+VIEWER = "html"
 #: The compression stage's tool, and the formats that it hands on. Pinned in requirements/node.
 COMPRESSOR = "@playcanvas/splat-transform"
-FORMATS = ("compressed.ply", "sog", "spz")
+FORMATS = ("compressed.ply", "sog", "spz", VIEWER)
 #: The format that is read back to see what compression cost.
 READ_BACK = "compressed.ply"
 #: Lowest major version of Node that the tool names (`engines` in its package.json).
@@ -86,9 +127,6 @@ INJECTED = {
 #: of 27 dB would lose 0.2. More means that extremes have used up the range.
 COMPRESSION_LOSS = 0.5
 
-#: Instance types of the reference job definition, for which the image must hold machine code.
-INSTANCE_TYPES = ("ml.g4dn.xlarge",)
-
 #: Largest image, bytes on disk. The contract's own budget is 8 GB compressed, since 4-8 GB took
 #: 5-13 minutes to pull and extract (section 4); a local image shows only its size unpacked. Shared
 #: objects of CUDA wheels deflate to 0.47 of their size (177 MB of samples, torch 2.10), so 12 GB
@@ -100,6 +138,19 @@ SIZE_BUDGET = 12 * 10**9
 LAYER_BUDGET = 100
 #: A package manager's cache below this is its empty skeleton, not worth a finding (bytes).
 CACHE_BUDGET = 10**7
+
+#: Media types of one image's manifest. SageMaker is known to run the first; of the second is known
+#: only that hosting refuses it, so that one in OCI's form should be proved by a job (contract
+#: section 4). Anything else is a list of images, or no image.
+MANIFESTS = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+)
+#: Tags that by their name move on with the next build.
+MOVING_TAGS = (
+    r"latest|main|master|trunk|head|edge|nightly|dev(el(op)?)?|stag(e|ing)|test|stable|current|"
+    r"prod(uction)?|release"
+)
 
 #: Prefix of the OCI schema's labels, and every name that it defines (image-spec, annotations.md).
 OCI = "org.opencontainers.image."
@@ -126,13 +177,3 @@ SETUID = {
 #: What a package index publishes is no secret, test keys of packages included; nor is the
 #: certificate that Debian's ssl-cert makes for localhost.
 PUBLISHED = ("/site-packages/", "/dist-packages/", "/etc/ssl/private/ssl-cert-snakeoil.key")
-
-
-def runs_on(cubins: tuple[int, ...], target: int) -> bool:
-    """Whether a cubin for one of ``cubins`` runs on compute capability ``target`` (both as 75 for
-    7.5).
-
-    Binary compatibility holds within a major version, from lower to higher minor.
-    Source: CUDA C++ Programming Guide, "Binary Compatibility".
-    """
-    return any(c // 10 == target // 10 and c <= target for c in cubins)

@@ -139,6 +139,8 @@ def trained_on(door: Recorded) -> Callable[[str], Trained]:
         spec = JobSpec("gpu", run_of(door).gpu, data, NO_JIT, deadline=600)
         job = first if data == "scene" else door.job(spec)
         outputs = door.profile().outputs
+        if outputs is None or outputs.metrics is None:
+            raise NotVerified("the subject profile names no model and metrics in [outputs]")
         if job.status != "Completed":
             raise Blocked(TRAINS, f"job {job.key} ended {job.status}: {job.failure_reason}")
         ply, metrics = door.artefact(job, outputs.model), door.artefact(job, outputs.metrics)

@@ -8,35 +8,45 @@ under a file lock in the run's folder, and leaves a whole record or none.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from splatgate import device
-from splatgate.container import engine, running, sbom, sources, sweep
+from splatgate import device, subject
+from splatgate.container import engine, layers, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
-from splatgate.doors import JobSpec, Recorded, stop_when
+from splatgate.doors import NOT_PUSHED, JobSpec, Recorded, stop_when
 from splatgate.evidence import (
     BadInput,
+    Command,
     Compression,
     Facts,
     Header,
     Image,
     Job,
+    LayerFiles,
     Machine,
+    Pipeline,
+    Registry,
     read,
     write,
     write_bytes,
 )
 from splatgate.outcomes import QUICK, Blocked, CannotLook, NotVerified
-from splatgate.sagemaker.stage import has_gpu
+from splatgate.run import ROOT
+from splatgate.sagemaker.limits import has_gpu
 
 if TYPE_CHECKING:
     from splatgate.run import Run
+
+
+#: What is known of layers, by digest.
+CACHE = ROOT / "build" / "layers"
 
 
 class Live(Recorded):
@@ -47,7 +57,7 @@ class Live(Recorded):
     """
 
     def __init__(self, run: Run, say: Callable[[str], None]) -> None:
-        super().__init__(run.folder, run.scene, run.request, say)
+        super().__init__(run.folder, run.scene, run.request, say, run.pipeline, run.pipeline_input)
         self.run = run
         if run.image is None:
             raise BadInput("no image to judge: build one (make image) or give --image REF")
@@ -67,9 +77,9 @@ class Live(Recorded):
         write(self.folder / "image.json", image)
         # Marks a run that may have something in the engine to sweep.
         (self.folder / "engine").touch()
-        if self.run.subject:
-            shutil.copyfile(self.run.subject, self.folder / "subject.toml")
         self._copy_build(image)
+        for name, path in self.run.given.items():
+            write_bytes(self.folder / name, path.read_bytes())
         write(
             self.folder / "evidence.json",
             Header(
@@ -88,8 +98,6 @@ class Live(Recorded):
         )
 
     def _copy_build(self, image: Image) -> None:
-        from splatgate.run import ROOT
-
         folder = ROOT / "build" / "image"
         path = folder / "build.json"
         if not path.exists() or (record := read(path, dict)).get("image_id") != image.image_id:
@@ -100,6 +108,7 @@ class Live(Recorded):
         # The locks beside the Dockerfile are this image's only while nothing there has changed.
         context = ROOT / "image"
         if record.get("context_sha256") == sources.context_sha256(context):
+            shutil.copyfile(context / "Dockerfile", self.folder / "Dockerfile")
             for lock in sorted((context / "requirements").glob("*.txt")):
                 write_bytes(self.folder / "lock" / lock.name, lock.read_bytes())
 
@@ -114,6 +123,7 @@ class Live(Recorded):
 
         Raises:
             Blocked: the image is for another platform and cannot be started.
+            NotVerified: it has no shell, through which Splatgate looks.
             CannotLook: it does not start.
         """
         image = self.image()
@@ -121,34 +131,93 @@ class Live(Recorded):
             raise Blocked(
                 "test_image_is_for_linux_amd64", f"image is {image.os}/{image.architecture}"
             )
-        mark, broken = self.folder / "container.id", self.folder / "container.error"
-        with self.lock("container"):
-            if broken.exists():
-                raise CannotLook(broken.read_text())
+        mark = self.folder / "container.id"
+        with self.lock("container"), self._refused("container"):
             if not mark.exists():
                 with self.run.timed("start"):
                     self.say(f"starting {image.ref}")
-                    try:
-                        found = running.start(self.client, image, self.run.labels)
-                    except CannotLook as error:
-                        self.say(str(error))
-                        write_bytes(broken, str(error).encode())
-                        raise
+                    found = running.start(self.client, image, self.run.labels)
                     write_bytes(mark, found.encode())
         return mark.read_text()
+
+    @contextmanager
+    def _refused(self, name: str) -> Iterator[None]:
+        """Look once: whoever asks again for what could not be seen is told the same."""
+        kinds = {kind.__name__: kind for kind in (NotVerified, CannotLook)}
+        path = self.folder / f"{name}.error"
+        if path.exists():
+            kind, _, text = path.read_text().partition(" ")
+            raise kinds[kind](text)
+        try:
+            yield
+        except tuple(kinds.values()) as error:
+            self.say(str(error))
+            write_bytes(path, f"{type(error).__name__} {error}".encode())
+            raise
 
     def facts(self) -> Facts:
         """What the probe sees inside the container under test."""
         path = self.folder / "container" / "facts.json"
         container = self.container()
-        with self.lock("facts"):
+        with self.lock("facts"), self._refused("facts"):
             if not path.exists():
-                self.say("probe: packages, imports, GPU code, environment (about half a minute)")
+                self.say("probe: packages, imports, GPU code, all files (about ten seconds)")
+                given = self.folder / "subject.toml"
+                profile = subject.parse(given.read_text(), str(given)) if given.exists() else None
                 with self.run.timed("probe"):
-                    seen = running.probe(container, self.image())
+                    seen = running.probe(container, self.image(), profile)
                 write(self.folder / "sbom.cdx.json", sbom.cyclonedx(self.image(), seen))
                 write(path, seen)
         return super().facts()
+
+    def registry(self) -> Registry:
+        """Ask the registry that the image was pushed to, once, or hand out its answer.
+
+        Raises:
+            NotVerified: the image names none, and none was given.
+        """
+        from splatgate.container import reference, registry
+        from splatgate.sagemaker.request import load
+
+        name = self.image().ref
+        ref = self.run.pushed or (name if reference.host(name) else None)
+        if ref is None:
+            raise NotVerified(NOT_PUSHED)
+        path = self.folder / "registry.json"
+        with self.lock("registry"):
+            if not path.exists():
+                self.say(f"registry: asking for {ref}")
+                asked = load(self.request_path).image if self.request_path else None
+                with self.run.timed("registry"):
+                    write(path, registry.look(ref, asked or None))
+        return super().registry()
+
+    def layers(self) -> tuple[LayerFiles, ...]:
+        """Look into each layer of the image, or hand out what is known of it.
+
+        Raises:
+            NotVerified: the gigabytes of a layer that was never seen are left out by ``--quick``.
+        """
+        path, digests = self.folder / "layers.json", self.image().digests
+        if self.run.quick and not layers.known(digests, CACHE):
+            raise NotVerified(f"{QUICK}, and no look into layers that were never seen")
+        with self.lock("layers"):
+            if not path.exists():
+                with self.run.timed("layers"):
+                    export = lambda: self.client.images.get(self.image().image_id).save()  # noqa: E731
+                    write(path, layers.scan(export, digests, CACHE, self.say))
+        return super().layers()
+
+    def hardened(self) -> Command:
+        """Start the image with `train` on a read-only root, without capabilities."""
+        path = self.folder / "container" / "hardened.json"
+        self.container()
+        with self.lock("hardened"):
+            if not path.exists():
+                with self.run.timed("hardened"):
+                    seen = running.hardened(self.client, self.image(), self.run.labels)
+                write(path, seen)
+        return super().hardened()
 
     def backend(self) -> Any:
         """The recording testinfra backend on the container under test."""
@@ -161,6 +230,7 @@ class Live(Recorded):
         Raises:
             NotVerified: training was left out, or would run under emulation.
         """
+        from splatgate.sagemaker.assumptions import Assumptions
         from splatgate.sagemaker.host import TrainingHost
 
         key = self.job_key(spec)
@@ -177,7 +247,12 @@ class Live(Recorded):
         earlier = self.job_folder(self.job(spec.resumes)) if spec.resumes else None
         with self.lock(f"jobs.{key}"):
             if not (folder / "job.json").exists():
-                host = TrainingHost(self.client, labels=self.run.labels, say=self.say)
+                host = TrainingHost(
+                    self.client,
+                    labels=self.run.labels,
+                    say=self.say,
+                    assumed=Assumptions(empty_hyperparameters_file=not spec.no_file),
+                )
                 with self.run.timed(f"job {spec.name}"):
                     host.run(
                         image.image_id,
@@ -185,7 +260,7 @@ class Live(Recorded):
                         {"training": self.channel(spec)},
                         folder,
                         key=key,
-                        stop_when=stop_when(spec.stop_on),
+                        stop_when=stop_when(spec.stop_on, spec.stop_at),
                         deadline=spec.deadline,
                         checkpoints=earlier / "checkpoints" if earlier else None,
                         keep={"checkpoints"} if spec.stop_on else (),
@@ -225,12 +300,24 @@ class Live(Recorded):
                     compression.compress(tool, folder, self.say)
         return super().compressed(job)
 
+    def pipeline(self) -> Pipeline:
+        """The state machine given, else the reference one, recorded as it is read."""
+        from splatgate.pipeline.source import REFERENCE, beside
+
+        path = self.folder / "pipeline.json"
+        with self.lock("pipeline"):
+            if not path.exists():
+                write(path, beside(self.pipeline_path or REFERENCE, self.pipeline_input))
+        return read(path, Pipeline)
+
     def channel(self, spec: JobSpec) -> Path:
         """What the training channel of a job holds."""
-        if spec.data not in ("no-photos", "empty"):
-            return device.channel(spec.data, self.scene_path, self.folder / "channels")
+        if spec.data == "scene" or spec.data in device.SCENES:
+            return device.channel(spec.data, self.scene_path)
+        from splatgate.scene import variants
+
         folder = self.folder / "channels" / spec.data
-        folder.mkdir(parents=True, exist_ok=True)
-        if spec.data == "no-photos":
-            shutil.copytree(self.scene_path / "sparse", folder / "sparse", dirs_exist_ok=True)
+        with self.lock(f"channels.{spec.data}"):
+            if not folder.exists():
+                variants.make(self.scene_path, spec.data, folder)
         return folder

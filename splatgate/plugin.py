@@ -7,6 +7,7 @@ with what its own requirements bring.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Generator
@@ -17,13 +18,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from splatgate import baseline, session, summary, verdict
 from splatgate import checklist as checklists
-from splatgate import session, summary, verdict
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
-from splatgate.evidence import Header, read, write
+from splatgate.evidence import BadInput, Header, Origin, read, write
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
-from splatgate.record import Check, Record, State
+from splatgate.record import Check, Record, State, fingerprint, sealed
 from splatgate.run import ROOT, Run
 
 CHECK = pytest.StashKey[Check]()
@@ -35,13 +36,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Say what is judged, and through which door."""
     group = parser.getgroup("splatgate", "the image under judgement")
     group.addoption("--image", metavar="REF", help="image to look at (default: the one built here)")
+    group.addoption("--pushed", metavar="REF", help="where in a registry the image was pushed to")
     group.addoption(
         "--evidence", metavar="DIR", help="judge this recorded evidence, look at nothing"
     )
     group.addoption("--subject", metavar="FILE", help="subject profile, when the image holds none")
+    group.addoption(
+        "--instance-type",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="instance type that the image is meant for; repeatable (default: the request's)",
+    )
+    group.addoption("--build-log", metavar="FILE", help="log of the build that made the image")
+    group.addoption("--dockerfile", metavar="FILE", help="Dockerfile that the image was made from")
+    group.addoption("--lock", metavar="FILE", help="pip's lock that the image was made from")
     group.addoption("--scene", metavar="DIR", help="scene of the jobs (default: the drone scene)")
     group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     group.addoption("--source", metavar="DIR", help="the trainer's sources, with --process")
+    group.addoption("--pipeline", metavar="FILE", help="state machine (default: the reference)")
+    group.addoption("--pipeline-input", metavar="F", help="what its starter sends")
+    group.addoption("--baseline", metavar="RECORD", help="record of a known good run")
     group.addoption("--quick", action="store_true", help="static and start-up checks, no training")
     group.addoption("--out", metavar="DIR", default="build", help="where record and evidence go")
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")
@@ -77,6 +92,7 @@ class Judge:
         self.started = time.monotonic()
         self.worker = hasattr(config, "workerinput")
         self.run = Run.of(config)
+        self.before = known_good(config.getoption("--baseline"))
         if not self.worker:
             # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
             # SIGINT too: a shell's background job starts with it ignored.
@@ -116,10 +132,17 @@ class Judge:
                 item=line.id,
                 level="should" if item.get_closest_marker("should") else "must",
                 lane=lane,
-                origin={"container": "image", "sagemaker": "emulated"}.get(lane, lane),
+                origin=self.origin(item, lane),
                 needs=needs,
                 reason="not run",
             )
+
+    @staticmethod
+    def origin(item: pytest.Item, lane: str) -> str:
+        """Where the evidence of a check comes from."""
+        if "pushed" in getattr(item, "fixturenames", ()):
+            return Origin.REGISTRY
+        return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
 
     def lane(self, path: Path) -> str | None:
         """The lane of a test file: its folder under tests/."""
@@ -198,9 +221,28 @@ class Judge:
             run=self.run.id,
             door=self.run.door,
             interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
+            created=seen.created,
+            evidence_folder=os.path.relpath(seen.folder, self.run.out),
+            evidence=fingerprint(seen.folder),
         )
+        if self.before is not None:
+            compared = baseline.compare(self.before, self.record)
+            self.record = replace(self.record, baseline=compared)
+        self.record = sealed(self.record)
         write(self.run.out / "record.json", self.record)
         summary.write(terminalreporter, self.record, self.checklist, self.run.out)
+
+
+def known_good(path: str | None) -> Record | None:
+    """The record to hold this run against.
+
+    Raises:
+        pytest.UsageError: it is none.
+    """
+    try:
+        return read(Path(path), Record) if path else None
+    except BadInput as error:
+        raise pytest.UsageError(f"--baseline {error}") from None
 
 
 def outcome(check: Check, report: pytest.TestReport, error: BaseException | None) -> Check:

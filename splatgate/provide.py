@@ -9,17 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from splatgate import gpu
+from splatgate.container import cleanlog, cuda, dockerfile
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
-from splatgate.evidence import BadInput, Compression, Facts, Files, Image, Job
-from splatgate.facts import INSTANCE_TYPES, READ_BACK
-from splatgate.outcomes import Blocked, NotVerified
-from splatgate.subject import Profile, Run
+from splatgate.evidence import (
+    BadInput,
+    Command,
+    Compression,
+    Facts,
+    Files,
+    Image,
+    Job,
+    LayerFiles,
+    Registry,
+    to_json,
+)
+from splatgate.facts import CANARY, INJECTED, READ_BACK
+from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.pipeline.judge import Verdict
+from splatgate.subject import Outputs, Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
 TRAINS = "test_trains_with_no_network"
@@ -32,6 +46,14 @@ COMPRESSES = "test_compressor_reads_the_artefact"
 def image(door: Recorded) -> Image:
     """The image under judgement."""
     return door.image()
+
+
+def pushed(door: Recorded) -> Registry:
+    """What a registry serves as the image under judgement."""
+    found = door.registry()
+    if found.image.error:
+        raise CannotLook(found.image.error)
+    return found
 
 
 def build(door: Recorded) -> dict[str, Any]:
@@ -83,11 +105,48 @@ def facts(door: Recorded) -> Facts:
     return door.facts()
 
 
-def instances(door: Recorded) -> tuple[Any, ...]:
-    """The instance types of the job definition."""
-    from splatgate.sagemaker.instances import INSTANCES
+def instances(door: Recorded) -> tuple[cuda.Target, ...]:
+    """The instance types that the image is meant for: those named with --instance-type, else that
+    of the request given, else those of the reference job definition.
+    """
+    asked = door.options.get("instance_types", ())
+    if not asked and door.request_file:
+        asked = (door.base_request().instance_type,)
+    return tuple(cuda.target(name) for name in asked or cuda.INSTANCE_TYPES)
 
-    return tuple(INSTANCES[name] for name in INSTANCE_TYPES)
+
+def request_given(door: Recorded) -> Any:
+    """The CreateTrainingJob request that jobs start from."""
+    return door.base_request()
+
+
+def recipe(door: Recorded) -> list[dockerfile.Instruction]:
+    """The instructions that made the image: its Dockerfile, else the commands in the build's
+    log.
+    """
+    path = door.file("Dockerfile")
+    if path is not None:
+        found = dockerfile.read(path.read_text())
+        if not found:
+            raise NotVerified("the Dockerfile at hand holds no instruction")
+        return found
+    found = [dockerfile.Instruction("RUN", text) for text in cleanlog.commands(build_log(door))]
+    if not found:
+        raise NotVerified("no Dockerfile at hand, and the build log names no command")
+    return found
+
+
+def layers(door: Recorded) -> tuple[LayerFiles, ...]:
+    """What each layer of the image holds by itself."""
+    found, image = door.layers(), door.image()
+    if {layer.digest for layer in found} != set(image.digests):
+        raise NotVerified("not every layer was seen")
+    return found
+
+
+def hardened(door: Recorded) -> Command:
+    """The start with `train` on a read-only root, without capabilities."""
+    return door.hardened()
 
 
 def profile(door: Recorded) -> Profile:
@@ -109,15 +168,43 @@ def run_job(door: Recorded) -> Callable[[JobSpec], Job]:
 
 
 def brief(door: Recorded) -> dict[str, str]:
-    """Hyperparameters of a job of a few steps."""
+    """Parameters of a job of a few steps."""
     run = cpu_run(door)
     return {**(run.brief or run.smoke), **(run.cpu or {})}
+
+
+def spec(run: Run, name: str, asked: dict[str, str], **more: Any) -> JobSpec:
+    """A job with some parameters, given where the trainer reads them."""
+    if "hyperparameters" in run.read_from:
+        return JobSpec(name, asked, **more)
+    environment = {key.upper(): value for key, value in asked.items()}
+    return JobSpec(name, environment=environment, **more)
 
 
 def smoke(door: Recorded) -> Job:
     """The smoke job, however it ended: short, but across every interval."""
     run = cpu_run(door)
-    return door.job(JobSpec("smoke", {**run.smoke, **(run.cpu or {})}))
+    return door.job(spec(run, "smoke", {**run.smoke, **(run.cpu or {})}))
+
+
+def dialect(door: Recorded) -> Job:
+    """The brief job, its parameters encoded as JSON beside keys of the SDK's own."""
+    run = cpu_run(door)
+    if "hyperparameters" not in run.read_from:
+        raise NotVerified("by its profile this trainer reads no hyperparameters.json")
+    encoded = {name: json.dumps(value) for name, value in {**brief(door), **INJECTED}.items()}
+    return door.job(JobSpec("dialect", encoded, trains=False, deadline=300))
+
+
+def by_environment(door: Recorded) -> Job:
+    """The brief job, its parameters in the environment beside a secret, with no
+    hyperparameters.json.
+    """
+    run = cpu_run(door)
+    if "environment" not in run.read_from:
+        raise NotVerified("by its profile this trainer reads no parameters from the environment")
+    environment = {key.upper(): value for key, value in brief(door).items()} | CANARY
+    return door.job(JobSpec("environment", environment=environment, no_file=True, deadline=300))
 
 
 def trained(door: Recorded) -> Job:
@@ -129,7 +216,7 @@ def truth(door: Recorded) -> Job:
     """The truth job, completed: long enough that quality means something."""
     trained(door)
     run = cpu_run(door)
-    return completed(door.job(JobSpec("truth", {**run.truth, **(run.cpu or {})})))
+    return completed(door.job(spec(run, "truth", {**run.truth, **(run.cpu or {})})))
 
 
 def stopped(door: Recorded) -> Job:
@@ -144,7 +231,7 @@ def resumed(door: Recorded) -> Job:
     run = cpu_run(door)
     stopped(door)
     first = stop_spec(door.profile(), run)
-    return door.job(JobSpec("resumed", first.hyperparameters, resumes=first))
+    return door.job(replace(first, name="resumed", stop_on=None, resumes=first))
 
 
 def stop_spec(profile: Profile, run: Run) -> JobSpec:
@@ -152,13 +239,15 @@ def stop_spec(profile: Profile, run: Run) -> JobSpec:
     if not profile.log.progress:
         raise NotVerified("the subject profile names no line of progress to stop at")
     asked = {**run.smoke, **(run.cpu or {})}
-    return JobSpec("stop", asked, stop_on=profile.log.progress[0].regex)
+    return spec(run, "stop", asked, stop_on=profile.log.progress[0].regex)
 
 
 def reported(door: Recorded) -> dict[str, Any]:
     """The metrics file of the truth job."""
     job = truth(door)
-    name = door.profile().outputs.metrics
+    name = outputs(door.profile()).metrics
+    if name is None:
+        raise NotVerified("by its profile this trainer reports no quality in a file")
     path = door.artefact(job, name)
     if path is None:
         raise NotVerified(f"job {job.key} wrote no {name}")
@@ -196,7 +285,7 @@ def measured(door: Recorded) -> Any:
         door.say(f"rendering {len(views)} held-out views of {len(found.means)} Gaussians")
         return measure(found, known, views, background=keys.background)
 
-    made_of = digest(job, door.profile().outputs.model)
+    made_of = digest(job, outputs(door.profile()).model)
     return door.once(f"measured {made_of} {views} {keys.background} {known.path}", render)
 
 
@@ -233,14 +322,67 @@ def round_trip(door: Recorded) -> Any:
     return restored, value
 
 
+def pipeline(door: Recorded) -> Verdict:
+    """The state machine, judged."""
+    from splatgate.pipeline.judge import judge
+
+    seen = door.pipeline()
+    known = hashlib.sha256(to_json(seen)).hexdigest()
+    return door.once(f"pipeline {known}", lambda: judge(seen, door.say))
+
+
+def contracts(door: Recorded) -> dict[str, Any]:
+    """What each hand-over between stages holds, by name."""
+    found = door.pipeline().contracts
+    if missing := sorted({"scene", "model"} - found.keys()):
+        raise NotVerified(f"no contract {missing[0]} beside the definition (contracts/*.json)")
+    return found
+
+
+def training_state(door: Recorded) -> dict[str, Any]:
+    """The request of the state machine's first training job, as it is rendered."""
+    verdict = pipeline(door)
+    found = [r for r in verdict.requests if r.kind == "training"]
+    if not found:
+        raise NotVerified("the state machine renders no training request")
+    if gaps := [g for g in verdict.unknown("request") if g.state in ("", found[0].state)]:
+        raise NotVerified(gaps[0].reason)
+    return found[0].request
+
+
+def readings(door: Recorded) -> Any:
+    """PSNR over some training photographs, by reading of the truth job's .ply."""
+    from splatgate.scene.readings import compare
+
+    found, known, keys = splats(door), scene(door), door.profile().metrics
+    made_of = digest(truth(door), outputs(door.profile()).model)
+    return door.once(
+        f"readings {made_of} {keys.background} {known.path}",
+        lambda: compare(found, known, keys.background),
+    )
+
+
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
-        image, build, build_log, lock, host, facts, files, sbom, instances, profile, cpu_run,
-        run_job, brief, smoke, trained, truth, stopped, resumed,
-        reported, scene, splats, measured, compressed, round_trip,
+        image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
+        instances, request_given, profile, cpu_run,
+        run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
+        reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
+        contracts, training_state,
     )
 }  # fmt: skip
+
+
+def outputs(found: Profile) -> Outputs:
+    """Where a trainer puts its files.
+
+    Raises:
+        NotVerified: its profile does not say.
+    """
+    if found.outputs is None:
+        raise NotVerified("the subject profile has no [outputs]")
+    return found.outputs
 
 
 def completed(job: Job) -> Job:
@@ -261,4 +403,4 @@ def digest(job: Job, name: str) -> str:
 
 def model_file(door: Recorded, job: Job) -> Path | None:
     """The .ply of a job, where the profile says that it is."""
-    return door.artefact(job, door.profile().outputs.model)
+    return door.artefact(job, outputs(door.profile()).model)

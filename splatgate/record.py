@@ -4,10 +4,14 @@ docs/cli.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
-from splatgate.evidence import Machine
+from splatgate.evidence import Machine, to_json
 
 SCHEMA = "splatgate/judge/1"
 
@@ -85,6 +89,8 @@ class Suite:
     commit: str | None
     dirty: bool | None
     checklist_sha256: str
+    #: Hash of policy.toml as it stood when the run ended, so that a later bar is seen as later.
+    policy_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ class JobFacts:
     status: str
     exit: int | None
     seconds: float
+    #: Size of its model: the files of the archive, before compression.
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,36 @@ class Leftovers:
     volumes: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something whose figure rose: seconds or bytes, before and now."""
+
+    name: str
+    before: float
+    now: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much it is now."""
+        return self.now / self.before
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What changed since a known good run. Checks are named by their node."""
+
+    run: str
+    image_id: str | None
+    newly_failing: tuple[str, ...] = ()
+    newly_passing: tuple[str, ...] = ()
+    #: Passed then, and gives no answer now.
+    lost: tuple[str, ...] = ()
+    slower: tuple[Change, ...] = ()
+    larger: tuple[Change, ...] = ()
+    #: What could not be compared, and why.
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,3 +165,39 @@ class Record:
     interrupted: bool = False
     schema: str = SCHEMA
     errors: tuple[str, ...] = field(default=())
+    #: Against the run that --baseline named; None: none was named.
+    baseline: Baseline | None = None
+    #: When the evidence was collected (ISO 8601, UTC): judged again, it is no younger.
+    created: str = ""
+    #: Folder of the evidence, relative to the record's own, and sha256 of each file in it.
+    evidence_folder: str = "evidence"
+    evidence: dict[str, str] = field(default_factory=dict)
+    #: `seal` of all else in the record: tells an edited record from the original. Who made it, only
+    #: a signature tells.
+    seal: str = ""
+
+
+#: Lies in a folder of evidence and is none.
+NO_EVIDENCE = ("record.json", "record.intoto.json")
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """sha256 of each file of a folder of evidence, by its path there."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in NO_EVIDENCE:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def seal(record: dict[str, Any]) -> str:
+    """sha256 of a record's JSON without its seal, keys sorted."""
+    rest = {name: value for name, value in record.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(record: Record) -> Record:
+    """The record with its seal."""
+    return replace(record, seal=seal(json.loads(to_json(record))))

@@ -18,6 +18,14 @@ import pytest
 from splatgate.container import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Name of a file in the evidence, and the option by which it is given.
+GIVEN = {
+    "build.log": "--build-log",
+    "Dockerfile": "--dockerfile",
+    "lock/given.txt": "--lock",
+    "subject.toml": "--subject",
+    "request.json": "--request",
+}
 DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
 
 
@@ -32,14 +40,23 @@ class Run:
     #: Evidence of this run: collected here when live, the given folder when recorded.
     folder: Path
     image: str | None
+    #: Where a local image was pushed to.
+    pushed: str | None
     subject: Path | None
     scene: Path
     request: Path | None
     #: The trainer's source tree, for the process runtime.
     source: Path
     quick: bool
+    #: Instance types that the image is meant for; none: those of the job definition.
+    instance_types: tuple[str, ...]
+    #: What is known of a build that was not made here, by its name in the evidence.
+    given: dict[str, Path]
     #: Names the controller's process, so that a later run knows when it is gone.
     controller: str
+    #: State machine and its input, in place of the reference or of the recorded one.
+    pipeline: Path | None = None
+    pipeline_input: Path | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Run:
@@ -62,12 +79,19 @@ class Run:
             door="recorded" if recorded else "process" if option("--process") else "live",
             folder=recorded or out / "runs" / identity,
             image=option("--image") or built_image(),
+            pushed=option("--pushed"),
             subject=path("--subject"),
             scene=path("--scene") or DEFAULT_SCENE,
             request=path("--request"),
             source=path("--source") or ROOT / "image",
             quick=option("--quick"),
+            instance_types=tuple(option("--instance-type")),
+            given={
+                name: found for name, asked in GIVEN.items() if (found := path(asked)) is not None
+            },
             controller=sweep.controller(),
+            pipeline=path("--pipeline"),
+            pipeline_input=path("--pipeline-input"),
         )
 
     def to_builtins(self) -> Any:

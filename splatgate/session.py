@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from splatgate import doors
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.device import Process
-from splatgate.evidence import BadInput, Header, Image, Job, Machine, T, read
+from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.run import ROOT, Run
 
@@ -29,6 +30,9 @@ class Seen:
     jobs: tuple[JobFacts, ...]
     timings: dict[str, float]
     leftovers: Leftovers
+    #: When the evidence was collected, and where it lies now.
+    created: str
+    folder: Path
 
 
 def close(run: Run) -> Seen:
@@ -43,7 +47,12 @@ def close(run: Run) -> Seen:
         leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
-        for name in ("engine", "container.id", "container.error", "timings.jsonl"):
+        for name in (
+            "engine",
+            "container.id",
+            "timings.jsonl",
+            *(p.name for p in run.folder.glob("*.error")),
+        ):
             (run.folder / name).unlink(missing_ok=True)
         for lock in run.folder.rglob("*.lock"):
             lock.unlink()
@@ -53,6 +62,7 @@ def close(run: Run) -> Seen:
         target = run.out / "evidence"
         shutil.rmtree(target, ignore_errors=True)
         run.folder.rename(target)
+        seen = replace(seen, folder=target)
     run.discard()
     if (parent := run.folder.parent).name == "runs" and not any(parent.iterdir()):
         parent.rmdir()
@@ -67,15 +77,23 @@ def _legible(path: Path, kind: type[T]) -> T | None:
         return None
 
 
+def _served(folder: Path) -> str | None:
+    """Digest of the manifest by which a registry serves the image judged."""
+    image = _legible(folder / "image.json", Image)
+    seen = _legible(folder / "registry.json", Registry)
+    found = seen.image.served if seen else None
+    return found.digest if found and image and found.image_id == image.image_id else None
+
+
 def look_back(run: Run, leftovers: Leftovers) -> Seen:
     """What the evidence of a run says of image, machine and jobs; empty where it never got so
     far.
     """
     folder = run.folder
     image = ImageFacts(ref=run.image)
-    machine = Machine()
+    machine, created = Machine(), ""
     if header := _legible(folder / "evidence.json", Header):
-        machine = header.machine
+        machine, created = header.machine, header.created
     if found := _legible(folder / "image.json", Image):
         image = ImageFacts(
             ref=found.ref,
@@ -85,21 +103,34 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
             driver_floor=found.labels.get(LABEL_FLOOR),
             bytes=found.bytes,
         )
+    if served := _served(folder):
+        image = replace(image, manifest_digest=served)
     records = (_legible(path, Job) for path in sorted(folder.glob("jobs/*/job.json")))
     jobs = [job for job in records if job]
     timings: dict[str, float] = {}
     if run.door != "recorded" and (folder / "timings.jsonl").exists():
         for line in (folder / "timings.jsonl").read_text().splitlines():
             timings.update(json.loads(line))
-    partial = sorted(str(p.relative_to(folder)) for p in folder.rglob(".*")) if jobs else []
+    hidden = (p.relative_to(folder) for p in folder.rglob(".*"))
+    # A channel's own hidden files are the scene's; any other is one half written.
+    partial = sorted(str(p) for p in hidden if p.parts[0] != "channels") if jobs else []
     return Seen(
         image=image,
         machine=machine,
         jobs=tuple(
-            JobFacts(j.key, j.status, j.exit, round(sum(j.phases.values()), 1)) for j in jobs
+            JobFacts(
+                j.key,
+                j.status,
+                j.exit,
+                round(sum(j.phases.values()), 1),
+                sum(member.bytes for member in j.members),
+            )
+            for j in jobs
         ),
         timings=timings,
         leftovers=replace(leftovers, files=tuple(partial)),
+        created=created,
+        folder=folder,
     )
 
 
@@ -113,6 +144,7 @@ def suite(checklist_sha256: str) -> Suite:
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
+    policy = ROOT / "policy.toml"
     status = git("status", "--porcelain") if shutil.which("git") else None
     try:
         version = metadata.version("splatgate")
@@ -123,6 +155,7 @@ def suite(checklist_sha256: str) -> Suite:
         commit=git("rev-parse", "HEAD") if shutil.which("git") else None,
         dirty=None if status is None else bool(status),
         checklist_sha256=checklist_sha256,
+        policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
     )
 
 
@@ -132,8 +165,16 @@ def open_door(run: Run, say: Any) -> doors.Recorded:
     Raises:
         BadInput: no image to look at, or the folder holds no evidence.
     """
+    door = _door(run, say)
+    door.options["instance_types"] = run.instance_types
+    return door
+
+
+def _door(run: Run, say: Any) -> doors.Recorded:
     if run.door == "recorded":
-        return doors.Recorded(run.folder, run.scene, run.request, say)
+        return doors.Recorded(
+            run.folder, run.scene, run.request, say, run.pipeline, run.pipeline_input
+        )
     if run.door == "process":
         return Process(run, say)
     # The live door needs the docker SDK, which a GPU machine may lack.

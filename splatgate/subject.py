@@ -6,13 +6,17 @@ It describes; it relaxes nothing. Without one, what needs training is not verifi
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import msgspec
 
 from splatgate.evidence import BadInput
+
+Dialect = Literal["hyperparameters", "environment"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,14 @@ class Run:
 
     channel: str = "training"
     cpu: dict[str, str] | None = None
-    #: A few steps, for checks of what comes before and after training; where left out, ``smoke``.
+    #: Where parameters are read from, the one that wins first: ``hyperparameters`` (SageMaker's
+    #: file), ``environment`` (the same names in upper case).
+    read_from: tuple[Dialect, ...] = ("hyperparameters",)
+    #: A few steps, with every parameter that the trainer has, none at its default; where left out,
+    #: ``smoke``.
     brief: dict[str, str] = field(default_factory=dict)
+    #: Parameters that contradict each other, to be refused.
+    contradiction: dict[str, str] = field(default_factory=dict)
     #: Crosses every interval: log, evaluation, densification, checkpoint, export.
     smoke: dict[str, str] = field(default_factory=dict)
     #: Long enough that quality means something.
@@ -34,12 +44,31 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Effects:
+    """Parameters whose effect shows in what a job leaves, by their names; None: has none."""
+
+    #: Optimisation steps; the metric of ``log.progress`` that ends in ``step`` counts them.
+    iterations: str | None = None
+    #: Cap on the number of Gaussians.
+    gaussians: str | None = None
+    #: Longest side of the photographs, and of the views evaluated, in pixels.
+    image_size: str | None = None
+    #: Degree of the spherical harmonics.
+    sh_degree: str | None = None
+    #: The trainer's own limit of time, in minutes.
+    minutes: str | None = None
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Files in the model directory."""
 
-    model: str = "point_cloud.ply"
-    metrics: str = "metrics.json"
-    config: str = "training_config.json"
+    #: The .ply, at the root of the archive.
+    model: str
+    #: JSON of the quality reached; None: it writes none.
+    metrics: str | None = None
+    #: JSON of the effective parameters; None: it writes none.
+    config: str | None = None
     #: Key of the effective hyperparameters in ``config``; None: they are the whole file.
     config_key: str | None = None
     checkpoints: bool = False
@@ -49,6 +78,10 @@ class Outputs:
 class Metrics:
     """Keys of the metrics file, and the conventions of its evaluation."""
 
+    status: str = "status"
+    #: What ``status`` holds after a training that ran to its end.
+    completed: str = "completed"
+    steps: str = "steps"
     psnr: str = "psnr"
     ssim: str = "ssim"
     views: str = "views"
@@ -79,6 +112,34 @@ class Log:
 
     first_line: str = "."
     progress: tuple[Metric, ...] = ()
+    #: Lines at which a job is stopped: ``start``, ``loading``, ``checkpoint``, ``export``.
+    stops: dict[str, str] = field(default_factory=dict)
+
+    def metric(self, ending: str) -> Metric | None:
+        """The metric whose name ends in a word: ``step``, ``loss``, ``psnr``."""
+        return next((m for m in self.progress if re.search(rf"\b{ending}$", m.name)), None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How to run one part of the trainer alone, by parameters that it has anyway."""
+
+    #: The log line at which this part has ended: the job is stopped there. None: the job's own end.
+    until: str | None = None
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+    #: Parameters that are given the number of steps.
+    steps: tuple[str, ...] = ()
+    #: Starts from the checkpoints that stage ``train`` left.
+    resumes: bool = False
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The parts of the trainer that can be run alone; None: this one cannot."""
+
+    load: Stage | None = None
+    train: Stage | None = None
+    export: Stage | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +153,11 @@ class Profile:
     #: A script below ``source`` that compares the kernels with their reference on a GPU.
     selftest: str | None = None
     run: Run | None = None
-    outputs: Outputs = Outputs()
+    outputs: Outputs | None = None
+    effects: Effects = Effects()
     metrics: Metrics = Metrics()
     log: Log = Log()
+    stages: Stages = Stages()
     #: Stable words that a failure text of each class must hold.
     errors: dict[str, str] = field(default_factory=dict)
 

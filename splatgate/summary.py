@@ -4,9 +4,11 @@ to repeat.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from splatgate import baseline
 from splatgate.checklist import SECTIONS, Checklist, Item
 from splatgate.record import Check, ItemState, Record, State
 
@@ -54,8 +56,20 @@ def _item(out: Any, item: Item, state: ItemState, record: Record) -> None:
     out.write(f"  {word:<13}", **colour)
     out.write_line(f" {item.sentence}  [{item.id}]")
     checks = [c for c in record.checks if c.item == item.id]
+    first: dict[str, Check] = {}
+    for check in record.checks:
+        if check.state == State.NOT_VERIFIED:
+            first.setdefault(check.reason, check)
+    repeats: Counter[str] = Counter()
     for check in checks:
-        _check(out, check, record)
+        said = first.get(check.reason, check)
+        if check.state == State.NOT_VERIFIED and said is not check:
+            # One cause, as an image without Python, is told once and by the name of one check.
+            repeats[said.name] += 1
+        else:
+            _check(out, check)
+    for cause, count in repeats.items():
+        out.write_line(f"{'':16}{count} not verified, as {cause}")
     if state.state == State.FAILED:
         failed = next(c for c in checks if c.state == State.FAILED and c.level == "must")
         name = (record.image.image_id or "").removeprefix("sha256:")[:12] or record.image.ref
@@ -70,7 +84,7 @@ def _item(out: Any, item: Item, state: ItemState, record: Record) -> None:
                 out.write_line(f"{'':16}lane {lane}: not run")
 
 
-def _check(out: Any, check: Check, record: Record) -> None:
+def _check(out: Any, check: Check) -> None:
     if check.state == State.PASSED:
         if check.supporting:
             out.write_line(f"{'':16}{check.name}: passed in the process runtime (supporting only)")
@@ -84,11 +98,6 @@ def _check(out: Any, check: Check, record: Record) -> None:
         out.write_line(f"{'':16}{case}: blocked by {cause}")
         return
     lines = check.reason.splitlines() or [""]
-    said = next((c for c in record.checks if c.reason == check.reason), check)
-    if check.error and said is not check:
-        # One cause, as an image that cannot be started, would fill the page.
-        out.write_line(f"{'':16}{case}: {label}: as {said.name}")
-        return
     out.write_line(f"{'':16}{case}: {label}: {lines[0]}")
     if check.state == State.FAILED:
         for line in lines[1:6]:
@@ -105,6 +114,9 @@ def _end(out: Any, record: Record, folder: Path) -> None:
     jobs = ", ".join(f"{j.key} {j.status} {j.seconds:.0f} s" for j in record.jobs)
     if jobs:
         out.write_line(f"jobs: {jobs}")
+    if record.baseline is not None:
+        for line, bad in baseline.lines(record.baseline):
+            out.write_line(line, red=bad)
     left = record.leftovers
     if left.containers or left.volumes or left.networks or left.files:
         out.write_line(f"left behind: {left}", red=True)

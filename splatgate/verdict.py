@@ -9,13 +9,16 @@ from splatgate.checklist import Checklist, Item
 from splatgate.record import Check, ItemState, Record, State
 
 CONFORMANT, PARTIAL, NON_CONFORMANT = "conformant", "partial", "non-conformant"
+#: How the reason of a check begins that ended in an exception of its own.
+BROKE = ("error in setup: ", "error in call: ")
 #: Exit statuses of every verb (design, "Verdict"); 2 is the gate's alone.
 EXIT_OK, EXIT_FAILED, EXIT_NO_JUDGEMENT = 0, 1, 3
 
 
 def settle(checks: Iterable[Check]) -> tuple[Check, ...]:
     """Tell causes from consequences: a failed check whose need failed too is blocked by the
-    earliest cause.
+    earliest cause. So is one that broke on what its failed need explains: of an image without torch
+    there is no version to compare.
 
     A check names the checks that it needs; a need that was not run explains nothing. So one fault
     gives one failed item, whatever the order of execution.
@@ -31,7 +34,7 @@ def settle(checks: Iterable[Check]) -> tuple[Check, ...]:
                 continue
             cases = by_name.get(name, ())
             needs = tuple(n for case in cases for n in case.needs)
-            if any(c.state in (State.FAILED, State.BLOCKED) for c in cases):
+            if any(c.state in (State.FAILED, State.BLOCKED) or broke(c) for c in cases):
                 if deeper := root(needs, path | {name}):
                     return deeper
                 if failed := [c.node for c in cases if c.state == State.FAILED]:
@@ -40,18 +43,23 @@ def settle(checks: Iterable[Check]) -> tuple[Check, ...]:
 
     settled = []
     for check in checks:
-        if check.state in (State.FAILED, State.BLOCKED) and not (
+        if (check.state in (State.FAILED, State.BLOCKED) or broke(check)) and not (
             check.state == State.FAILED and check.level != "must"
         ):
             needs = (*check.needs, *((check.blocked_by,) if check.blocked_by else ()))
             cause = root(needs, frozenset({check.name}))
             if cause is not None:
-                check = replace(check, state=State.BLOCKED, blocked_by=cause)
+                check = replace(check, state=State.BLOCKED, blocked_by=cause, error=False)
             elif check.state == State.BLOCKED:
                 missing = f"{check.reason} ({check.blocked_by} gave no answer)"
                 check = replace(check, state=State.NOT_VERIFIED, reason=missing)
         settled.append(check)
     return tuple(settled)
+
+
+def broke(check: Check) -> bool:
+    """Whether a check ended in an exception of its own, over evidence that it had."""
+    return check.error and check.reason.startswith(BROKE)
 
 
 def lane_state(checks: Sequence[Check]) -> State:

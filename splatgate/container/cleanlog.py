@@ -237,3 +237,38 @@ def _decoded(data: object) -> str:
     except (binascii.Error, ValueError):
         return str(data)
     return text.decode("utf-8", "replace")
+
+
+#: A builder's last words on a step that failed: BuildKit's, the classic builder's, GitHub's.
+_FAILED = re.compile(
+    r"(?:ERROR: )?failed to (?:solve|build)\b|.*executor failed running|ERROR: process .* did not"
+    r" complete successfully|The command '.*' returned a non-zero code|##\[error\]Process completed"
+    r" with exit code [1-9]|##\[error\]buildx failed|ERROR: (?:failed|executor)|##\[error\]The"
+    r" operation was canceled"
+)
+_MADE = re.compile(
+    r"(?:exporting config|writing image|exporting manifest|Successfully built)\s+(?:sha256:)?"
+    r"(?P<id>[0-9a-f]{12,64})"
+)
+
+
+def failed(text: str) -> str | None:
+    """The line by which a log says that the build failed, or None."""
+    return next((line.strip() for _, line in said(text) if _FAILED.match(line.strip())), None)
+
+
+def made(text: str) -> str | None:
+    """The id of the image that a log says was made, as far as it is written, or None."""
+    found = [m["id"] for m in map(_MADE.search, _COLOUR.sub("", text).splitlines()) if m]
+    return found[-1] if found else None
+
+
+def commands(text: str) -> list[str]:
+    """The commands of the RUN steps that a plain or classic log names."""
+    found = []
+    for raw in text.splitlines():
+        line = _SECONDS.sub("", _GITHUB.sub("", _COLOUR.sub("", raw), count=1), count=1)
+        step = re.match(r"^(?:#\d+ \[[^\]]+\]|Step \d+/\d+ :) RUN (.+)", line)
+        if step:
+            found.append(re.sub(r"^(?:--\w+=\S+\s+)*", "", step.group(1)))
+    return list(dict.fromkeys(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Image, Layer
 
 #: Where our own image says what its GPU code needs, for images without these labels: not declared.
@@ -44,6 +45,7 @@ def see(client: Any, ref: str) -> Image:
         workdir=config.get("WorkingDir") or "/",
         labels=config.get("Labels") or {},
         bytes=attrs["Size"],
+        digests=tuple((attrs.get("RootFS") or {}).get("Layers") or ()),
         layers=tuple(
             Layer(created_by=layer["CreatedBy"], bytes=layer["Size"])
             for layer in reversed(found.history())
@@ -59,8 +61,13 @@ def _pull(client: Any, ref: str) -> Any:
         raise BadInput(
             f"{missing}; build it (make image) or give REPO:TAG as `docker images` shows"
         )
+    from splatgate.container.ecr import Ecr
+
+    where = parse(ref)
+    # Amazon's logins hold for twelve hours: a fresh one, of the user's own credentials.
+    login = Ecr(where).login() if where.ecr else None
     try:
-        client.images.pull(ref, platform="linux/amd64")
+        client.images.pull(ref, platform="linux/amd64", auth_config=login)
         return client.images.get(ref)
     except docker.errors.DockerException as error:
         text = str(getattr(error, "explanation", None) or error).splitlines()[0]

@@ -8,21 +8,25 @@ import io
 import json
 import shlex
 import tarfile
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from splatgate.container.backends import LookFailed, execute
+from splatgate.container import probe as looking
+from splatgate.container.backends import TIMEOUT, LookFailed, execute
 from splatgate.container.image import LABEL_SUBJECT
-from splatgate.evidence import BadInput, Facts, Image, from_json
-from splatgate.facts import WRITABLE
+from splatgate.evidence import BadInput, Command, Facts, Image, from_json
+from splatgate.facts import NEVER_STARTED, WRITABLE
 from splatgate.gpu import report
-from splatgate.outcomes import CannotLook
+from splatgate.outcomes import CannotLook, NotVerified
+from splatgate.subject import Profile
 
 #: The container ends by itself after this long, should nobody be left to remove it (seconds).
 LIFETIME = 5400
 #: The probe imports torch up to three times; on two slow cores that takes half a minute.
 PROBE_TIMEOUT = 300.0
+#: Exit status, as of timeout(1), of a start that did not end.
+TIMED_OUT = 124
 #: Directories that SageMaker mounts, root-owned, below /opt/ml (contract 2.1).
 MOUNTED = tuple(path for path in WRITABLE if path.startswith("/opt/ml/"))
 #: What SageMaker itself sets (contract 3.1).
@@ -30,7 +34,17 @@ ENVIRONMENT = {
     "TRAINING_JOB_NAME": "splatgate-look",
     "TRAINING_JOB_ARN": "arn:aws:sagemaker:us-west-2:123456789012:training-job/splatgate-look",
 }
-PROBE = Path(__file__).with_name("probe.py")
+
+
+def _folders(below: str) -> bytes:
+    """SageMaker's folders as an archive, root-owned 0755, to be unpacked at ``below``."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in ("/opt/ml/input", "/opt/ml/input/config", "/opt/ml/input/data", *MOUNTED):
+            entry = tarfile.TarInfo(path.removeprefix(below))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+    return archive.getvalue()
 
 
 def start(client: Any, image: Image, labels: Mapping[str, str]) -> str:
@@ -40,8 +54,8 @@ def start(client: Any, image: Image, labels: Mapping[str, str]) -> str:
     network; only SageMaker's environment and the image's own.
 
     Raises:
-        CannotLook: it does not start, as without a /bin/sh to look through. What is left of it in
-            the engine goes with the run.
+        NotVerified: there is no /bin/sh in it, to look through.
+        CannotLook: it does not start. What is left of it in the engine goes with the run.
     """
     import docker.errors
     from docker.types import Mount
@@ -58,21 +72,52 @@ def start(client: Any, image: Image, labels: Mapping[str, str]) -> str:
         mounts=[Mount("/opt/ml", volume.name, no_copy=True)],
         tmpfs={},
     )
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path in ("/opt/ml/input", "/opt/ml/input/config", "/opt/ml/input/data", *MOUNTED):
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-    container.put_archive("/", archive.getvalue())
+    container.put_archive("/opt/ml", _folders("/opt/ml/"))
     try:
         container.start()
     except docker.errors.APIError as error:
         text = str(error.explanation or error)
         if "/bin/sh" in text:
-            text = "no /bin/sh in it, through which Splatgate looks; install one (dash, busybox)"
+            raise NotVerified("no /bin/sh in the image, through which Splatgate looks") from None
         raise CannotLook(f"image {image.ref}: {text}") from None
     return str(container.id)
+
+
+def hardened(client: Any, image: Image, labels: Mapping[str, str]) -> Command:
+    """Run the entry point with `train` on a read-only root, without capabilities and new
+    privileges; /opt/ml and /tmp may be written, as in a job.
+    """
+    from docker.types import Mount
+
+    volume = client.volumes.create(labels=dict(labels))
+    container = client.containers.create(
+        image.image_id,
+        command=["train"],
+        environment=ENVIRONMENT,
+        labels=dict(labels),
+        network_mode="none",
+        platform="linux/amd64",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mounts=[Mount("/opt/ml", volume.name, no_copy=True)],
+        tmpfs={"/tmp": ""},
+    )
+    started = time.monotonic()
+    try:
+        container.put_archive("/opt/ml", _folders("/opt/ml/"))
+        container.start()
+        while container.status != "exited" and time.monotonic() - started < TIMEOUT:
+            time.sleep(0.2)
+            container.reload()
+        out, err = (
+            container.logs(stdout=stdout, stderr=not stdout).decode(errors="backslashreplace")
+            for stdout in (True, False)
+        )
+        status = container.attrs["State"]["ExitCode"] if container.status == "exited" else TIMED_OUT
+    finally:
+        container.remove(force=True, v=True)
+    return Command("train", status, out, err, round(time.monotonic() - started, 3))
 
 
 def entry_script(image: Image) -> str | None:
@@ -95,29 +140,28 @@ def interpreter(container: str, image: Image) -> str:
     return "python3"
 
 
-def probe(container: str, image: Image) -> Facts:
+def probe(container: str, image: Image, profile: Profile | None = None) -> Facts:
     """Feed the probe to the image's interpreter and read what it prints.
 
     Raises:
+        NotVerified: the image has no Python.
         LookFailed: the probe did not run to its end.
     """
-    script = entry_script(image)
-    folder = script.rpartition("/")[0] if script and script.endswith(".py") else None
     ask = {
-        "entry_script": script if script and script.endswith(".py") else None,
-        "source": folder,
+        "entrypoint": list(image.entrypoint),
+        "workdir": image.workdir,
+        "entry_script": profile.entry_script if profile else None,
         "paths": list(WRITABLE),
         "subject": image.labels.get(LABEL_SUBJECT),
     }
     python = interpreter(container, image)
     answer = execute(
-        container,
-        [python, "-", json.dumps(ask)],
-        stdin=PROBE.read_bytes(),
-        timeout=PROBE_TIMEOUT,
+        container, [python, "-", json.dumps(ask)], stdin=looking.text(), timeout=PROBE_TIMEOUT
     )
+    last = (answer.stderr.strip().splitlines() or [f"exit status {answer.status}"])[-1]
+    if answer.status in NEVER_STARTED:
+        raise NotVerified(f"no Python in the image ({python}: {last[:200]}), by which it is seen")
     if answer.status != 0:
-        last = (answer.stderr.strip().splitlines() or [f"exit status {answer.status}"])[-1]
         raise LookFailed(f"the probe failed in {python}: {last}")
     return from_json(answer.stdout.encode(), Facts, "the probe's answer")
 

@@ -5,8 +5,11 @@ Everything that a run makes carries its labels.
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ RUN_LABEL = "splatgate.run"
 CONTROLLER_LABEL = "splatgate.controller"
 #: Containers first, for they hold the others.
 KINDS = ("containers", "volumes", "networks")
+#: Seconds that the engine may take for a removal that it has begun.
+REMOVAL = 20.0
 
 
 def controller() -> str:
@@ -95,6 +100,16 @@ def sweep_stale(client: Any, run_id: str | None = None) -> dict[str, list[str]]:
     return _remove(_found(client, label), lambda found: is_gone(found.get(CONTROLLER_LABEL, "")))
 
 
+def sweep_folders(parent: Path, prefix: str) -> None:
+    """Remove the folders PREFIXCONTROLLER.… that processes which are gone have left in ``parent``.
+
+    They are temporary: a process that ends of itself removes its own.
+    """
+    for path in parent.glob(f"{glob.escape(prefix)}*"):
+        if is_gone(path.name.removeprefix(prefix).rpartition(".")[0]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _remove(
     found: dict[str, list[Any]], wanted: Callable[[dict[str, str]], bool]
 ) -> dict[str, list[str]]:
@@ -121,9 +136,24 @@ def discard(item: Any) -> bool:
         item.remove(**_options(item))
     except docker.errors.NotFound:
         return True
-    except docker.errors.APIError:
-        return False
+    except docker.errors.APIError as error:
+        # A container that ended by itself may be about to be removed: the engine is on it.
+        return "in progress" in str(error.explanation) and _gone(item)
     return True
+
+
+def _gone(item: Any) -> bool:
+    """Wait for the engine to have removed something."""
+    import docker.errors
+
+    deadline = time.monotonic() + REMOVAL
+    while time.monotonic() < deadline:
+        try:
+            item.reload()
+        except docker.errors.NotFound:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _options(item: Any) -> dict[str, bool]:

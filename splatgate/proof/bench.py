@@ -24,6 +24,7 @@ from typing import Any
 
 from splatgate.container import sweep
 from splatgate.evidence import BadInput, Job, Member, read, write
+from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
 from splatgate.proof.catalogue import OF_EVIDENCE, OF_SOURCE, Fault, spoil
 from splatgate.record import Record
@@ -143,6 +144,13 @@ class Bench:
                 if name in self._refused:
                     raise BadInput(self._refused[name])
                 return self.judge(name, "--image", self._tags[name], *options)
+            if fault.kind == "pipeline":
+                shutil.copytree(self.good_evidence(), work / "evidence")
+                copied = shutil.copytree(source.REFERENCE.parent, work / "pipeline")
+                spoil(fault, folder, copied, script_on=source.REFERENCE.name)
+                seen = source.beside(copied / source.REFERENCE.name)
+                write(work / "evidence" / "pipeline.json", seen)
+                return judged(work / "evidence", DEFAULT_SCENE, self._known)
             if fault.kind in OF_EVIDENCE:
                 shutil.copytree(self.good_evidence(), work)
                 spoil(fault, folder, work)

@@ -28,7 +28,7 @@ from splatgate.run import ROOT
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "source")
 #: Kinds that spoil evidence, and need no engine.
-OF_EVIDENCE = ("artefact", "build", "evidence")
+OF_EVIDENCE = ("artefact", "build", "evidence", "pipeline")
 #: Kind that spoils the trainer's sources, and needs a GPU and no engine.
 OF_SOURCE = "source"
 EXCUSED, MOST_EXCUSED = "excused.toml", 5
@@ -56,6 +56,8 @@ class Fault:
     quick: bool = False
     #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at.
     lane: str = ""
+    #: What it must fail is good practice (*should*), and no item fails with it.
+    should: bool = False
     #: What is done to a copy of the good evidence, where make.py does not do it.
     edit: tuple[Edit, ...] = ()
 
@@ -113,8 +115,10 @@ def lacking(fault: Fault) -> str:
     return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""
 
 
-def spoil(fault: Fault, folder: Path, target: Path) -> None:
+def spoil(fault: Fault, folder: Path, target: Path, script_on: str = "") -> None:
     """Make a copy of the good thing bad: by the fault's edits, then by its make.py.
+
+    ``script_on``: the file of ``target`` that make.py is given, where not the whole.
 
     Raises:
         BadInput: there is neither, or it failed.
@@ -127,7 +131,7 @@ def spoil(fault: Fault, folder: Path, target: Path) -> None:
             return
         raise BadInput(f"{folder}: no Dockerfile, no make.py and no [[edit]]")
     done = subprocess.run(
-        [sys.executable, str(script), str(target)],
+        [sys.executable, str(script), str(target / script_on if script_on else target)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -125,7 +125,7 @@ def _not_run(name: str, fault: Fault, reason: str) -> Outcome | ControlOutcome:
 def _weighed(name: str, fault: Fault, record: Record, bench: Bench) -> Outcome | ControlOutcome:
     good = bench.good(fault)
     if fault.control:
-        changed = disturbed(record, good)
+        changed = disturbed(record, good, fault.kind)
         return ControlOutcome(name, "disturbed" if changed else "undisturbed", changed)
     return weigh(name, fault, record, good)
 

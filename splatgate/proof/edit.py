@@ -31,15 +31,17 @@ class End:
 class Edit:
     """One edit of one file of evidence; of several that its pattern matches, each is edited.
 
-    ``path`` leads to the value that becomes ``value`` (none: null), or to the list that ``add`` is
-    appended to; a key may be a pattern, an element of a list is told by its index or its name. A
-    job's record takes ``ended``, a text file the lines ``append``.
+    ``path`` leads to the value that becomes ``value`` (none: null) or is taken away (``remove``),
+    or to the list that ``add`` is appended to; a key may be a pattern, an element of a list is told
+    by its index or its name. A job's record takes ``ended``, a text file the lines ``append``.
     """
 
     file: str
     path: Path_ = ()
     value: Any = None
     add: Any = None
+    #: Take away what is at the path.
+    remove: bool = False
     ended: End | None = None
     append: str = ""
 
@@ -68,11 +70,34 @@ class Edit:
             path.write_bytes(encode(name, after))
 
     def _after(self, document: Any) -> Any:
+        return agreed(self._edited(document))
+
+    def _edited(self, document: Any) -> Any:
         if self.ended:
             return put(document, ended(self.ended.exit, self.ended.failure, self.ended.by))
+        if self.remove:
+            return without(document, self.path)
         if self.add is not None:
             return put(document, {self.path: [*get(document, self.path), self.add]})
         return put(document, {self.path: self.value})
+
+
+def without(value: Any, path: Path_) -> Any:
+    """A JSON document less what is at a path.
+
+    Raises:
+        KeyError: there is nothing.
+    """
+    first, *rest = path
+    inner = value[first]
+    if rest:
+        inner = without(inner, tuple(rest))
+        if isinstance(value, list):
+            return [inner if n == first else v for n, v in enumerate(value)]
+        return {**value, first: inner}
+    if isinstance(value, list):
+        return [v for n, v in enumerate(value) if n != first]
+    return {k: v for k, v in value.items() if k != first}
 
 
 def decode(name: str, data: bytes) -> Any:
@@ -124,6 +149,20 @@ def _is(element: Any, wanted: str | int, number: int) -> bool:
         return number == wanted
     names = (element.get(key, "") for key in ("name", "path", "module"))
     return any(fnmatch.fnmatchcase(name, wanted) for name in names)
+
+
+def agreed(document: Any) -> Any:
+    """A job's record whose only attempt tells what an edit made of the job; all else as it is."""
+    if not isinstance(document, dict) or len(document.get("attempts") or ()) != 1:
+        return document
+    training = (document.get("phases") or {}).get("Training", 0.0)
+    lines = document.get("log")
+    told = {
+        **{name: document.get(name) for name in ("exit", "oom", "ended_by", "started")},
+        "lines": len(lines) if isinstance(lines, list) else 0,
+        "seconds": training,
+    }
+    return {**document, "attempts": [{**document["attempts"][0], **told}]}
 
 
 def ended(

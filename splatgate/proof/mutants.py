@@ -21,9 +21,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from splatgate.doors import Recorded
-from splatgate.evidence import Command, Compression, Facts, Header, Image, Job, from_json
+from splatgate.evidence import (
+    Command,
+    Compression,
+    Facts,
+    Header,
+    Image,
+    Job,
+    Pipeline,
+    Registry,
+    from_json,
+)
 from splatgate.proof.cases import Case, cases, judge
-from splatgate.proof.edit import COMMANDS, decode, encode, put
+from splatgate.proof.edit import COMMANDS, agreed, decode, encode, put
 from splatgate.proof.mutations import BAD, edits, equivalent
 from splatgate.record import Check, State
 from splatgate.run import DEFAULT_SCENE
@@ -34,7 +44,9 @@ LANES = ("container", "sagemaker")
 KINDS: dict[str, type[Any]] = {
     "evidence.json": Header,
     "image.json": Image,
+    "registry.json": Registry,
     "container/facts.json": Facts,
+    "pipeline.json": Pipeline,
     "jobs/*/job.json": Job,
     "jobs/*/compressed.json": Compression,
     COMMANDS: dict[str, Command],
@@ -147,7 +159,7 @@ def mutants(good: Path) -> Iterator[Mutant]:
         for bad in BAD:
             if Path(name).match(bad.file):
                 what = f"{bad.name} ({bad.source})"
-                found.append(((), what, put(value, bad.changes), True))
+                found.append(((), what, agreed(put(value, bad.changes)), True))
         for where, what, edited, documented in found:
             content = encode(name, edited)
             try:

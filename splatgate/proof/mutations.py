@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from splatgate.container.distribution import INDEXES
 from splatgate.container.image import LABEL_FLOOR
 from splatgate.facts import CAPABILITIES, VISIBLE
 from splatgate.proof.edit import COMMANDS, Path_, ended
@@ -74,7 +75,8 @@ def _slow(seconds: float) -> dict[Path_, Any]:
 
 
 def _job(name: str) -> str:
-    return f"jobs/{name}-*/job.json"
+    # The key's hash has eight digits, by which `stop` is not `stop-export`.
+    return f"jobs/{name}-????????/job.json"
 
 
 _IMAGE, _FACTS, _COMMANDS = "image.json", "container/facts.json", COMMANDS
@@ -96,6 +98,10 @@ BAD: tuple[Bad, ...] = (
         ["/usr/bin/python3", "train.py"],
     ),
     *_one(_IMAGE, ("labels", LABEL_FLOOR), "contract 5.2, trap 15", "450", "470.57", ""),
+    *_one("registry.json", ("image", "served"), "K40", None),
+    *_one("registry.json", ("image", "served", "image_id"), "K40", "sha256:" + 64 * "0", None),
+    *_one("registry.json", ("image", "served", "media_type"), "K48, trap 19", *INDEXES),
+    *_one("registry.json", ("tags",), "K49, K50", {}),
     *_one("build.json", ("image_id",), "guide, Step 1", "sha256:" + 64 * "0"),
     *_one(_FACTS, ("machine",), "contract 4, platform", "aarch64"),
     *_one(_FACTS, ("libraries", "*/csrc*.so", "machine"), "contract 4, platform", "aarch64"),

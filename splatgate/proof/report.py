@@ -68,11 +68,14 @@ def weigh(name: str, fault: Fault, record: Record, good: Record) -> Outcome:
     failing = [
         c
         for c in record.checks
-        if c.item == fault.item and c.state == State.FAILED and c.level == "must"
+        if c.item == fault.item
+        and c.state == State.FAILED
+        and c.level == ("should" if fault.should else "must")
     ]
     matched = [c for c in failing if re.search(fault.message, c.reason, re.DOTALL)]
     before = {i for i, s in good.items.items() if s.state == State.FAILED}
     failed = {i for i, s in record.items.items() if s.state == State.FAILED}
+    expected = set() if fault.should else {fault.item}
     if matched:
         status = "caught"
     else:
@@ -84,18 +87,24 @@ def weigh(name: str, fault: Fault, record: Record, good: Record) -> Outcome:
         item=fault.item,
         by=tuple(c.node for c in (matched or failing)),
         reason_matched=bool(matched),
-        collateral=tuple(sorted(failed - before - {fault.item or ""})),
+        collateral=tuple(sorted(failed - before - expected)),
         reason=(matched or failing)[0].reason if failing else "",
     )
 
 
-def disturbed(record: Record, good: Record) -> tuple[str, ...]:
-    """Checks that a control changed; what ``--quick`` leaves out gave no answer."""
-    before = {c.node: c.state for c in good.checks if c.reason != QUICK}
+def disturbed(record: Record, good: Record, kind: str = "") -> tuple[str, ...]:
+    """Checks that a control changed; what ``--quick`` leaves out gave no answer.
+
+    Of a derived image (kind ``image``) nobody knows the build: only a verdict disturbs.
+    """
+    silent = State.NOT_VERIFIED if kind == "image" else None
+    before = {c.node: c.state for c in good.checks if not c.reason.startswith(QUICK)}
     return tuple(
         f"{c.node}: {before.get(c.node, State.NOT_VERIFIED)} → {c.state} {c.reason}"
         for c in record.checks
-        if before.get(c.node, c.state) != c.state and c.reason != QUICK
+        if before.get(c.node, c.state) != c.state
+        and not c.reason.startswith(QUICK)
+        and (c.state != silent or c.error)
     )
 
 

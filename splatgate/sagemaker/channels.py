@@ -71,9 +71,12 @@ def tree_hash(path: Path) -> str:
 
 
 def tar_of(
-    folders: Iterable[str], texts: Mapping[str, bytes], trees: Mapping[str, Path]
+    folders: Iterable[str],
+    texts: Mapping[str, bytes],
+    trees: Mapping[str, Path],
+    mode: int = 0o755,
 ) -> Iterator[bytes]:
-    """Stream a tar of root-owned folders (0755) and files (0644), for the engine's archive API.
+    """Stream a tar of root-owned folders (``mode``) and files (0644), for the engine's archive API.
 
     ``texts`` maps paths to content, ``trees`` maps a path prefix ("" or ``a/b``) to a folder on
     this machine. Nothing is held in memory but one chunk.
@@ -89,7 +92,7 @@ def tar_of(
             name = "/".join(parts[:depth])
             if name and name not in made:
                 made.add(name)
-                yield _header(name, 0, tarfile.DIRTYPE, 0o755)
+                yield _header(name, 0, tarfile.DIRTYPE, mode)
 
     for path in folders:
         yield from folder(path)

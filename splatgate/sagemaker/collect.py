@@ -78,7 +78,8 @@ def read_files(
             pack = stack.enter_context(
                 tarfile.open(folder / "model.tar.gz", "w:gz", compresslevel=6)
             )
-        route = _Router(files, stage.checkpoint_folder, config, folder, keep, pack)
+        links = stage.assumed.pack_links
+        route = _Router(files, stage.checkpoint_folder, config, folder, keep, pack, links)
         _each(stage.carrier, "ml", until, route.take)
         if stage.checkpoint_folder == "checkpoints":
             _each(stage.carrier, "checkpoints", until, route.take)
@@ -112,7 +113,9 @@ class _Router:
         folder: Path,
         keep: frozenset[str],
         pack: tarfile.TarFile | None,
+        links: bool = True,
     ) -> None:
+        self.links = links
         self.files, self.config, self.folder, self.keep, self.pack = (
             files,
             config,
@@ -175,7 +178,7 @@ class _Router:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, target)
         self._seen[str(PurePosixPath(entry.name))] = member
-        if pack is not None:
+        if pack is not None and (self.links or entry.isreg()):
             _pack(pack, entry, path, target)
         return member
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from splatgate.evidence import Compression, Member, ToolRun, write
-from splatgate.facts import COMPRESSOR, FORMATS, NODE, READ_BACK
+from splatgate.facts import COMPRESSOR, FORMATS, NODE, READ_BACK, VIEWER
 from splatgate.outcomes import NotVerified
 from splatgate.run import ROOT
 from splatgate.sagemaker.guards import whole
@@ -124,9 +124,13 @@ def _try(tool: Tool) -> None:
 
 
 def archived(job: Path) -> tuple[Member, ...]:
-    """Every .ply at the root of a job's archive, where the stage's finder looks."""
-    model = job / "model"
-    return tuple(_member(p, p.name) for p in sorted(model.glob("*.ply")) if p.is_file())
+    """Every .ply at the root of a job's archive, where the stage's finder looks.
+
+    Not what lies deeper, nor a half-written or hidden file: a checkpoint, ``.ply.tmp``, macOS's
+    ``._model.ply``.
+    """
+    found = sorted((job / "model").glob("*.ply"))
+    return tuple(_member(p, p.name) for p in found if p.is_file() and p.name[0] != ".")
 
 
 def _member(path: Path, name: str) -> Member:
@@ -152,6 +156,8 @@ def compress(tool: Tool, job: Path, say: Say = lambda line: None) -> Compression
             if (back := temp / f"{stem}.{READ_BACK}").exists():
                 runs.append(run(tool, temp, back, ROUND_TRIP))
         files = tuple(_member(p, p.name) for p in sorted(temp.iterdir()))
+        for page in temp.glob(f"*.{VIEWER}"):
+            page.unlink()
     record = Compression(
         tool=COMPRESSOR,
         version=tool.version,
@@ -164,8 +170,10 @@ def compress(tool: Tool, job: Path, say: Say = lambda line: None) -> Compression
     return record
 
 
-def run(tool: Tool, folder: Path, source: Path, target: str) -> ToolRun:
-    """Run the tool in ``folder``, from a file to the file ``target`` there.
+def run(
+    tool: Tool, folder: Path, source: Path, target: str, options: tuple[str, ...] = ()
+) -> ToolRun:
+    """Run the tool in ``folder``, from a file to the file ``target`` there, with more options.
 
     Raises:
         NotVerified: it did not end in time.
@@ -173,7 +181,7 @@ def run(tool: Tool, folder: Path, source: Path, target: str) -> ToolRun:
     began = time.monotonic()
     try:
         done = subprocess.run(
-            [*tool.command, *OPTIONS, os.path.relpath(source, folder), target],
+            [*tool.command, *OPTIONS, os.path.relpath(source, folder), *options, target],
             cwd=folder,
             env={**os.environ, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,

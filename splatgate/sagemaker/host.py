@@ -1,68 +1,67 @@
-"""The training host: runs one container the way SageMaker runs a training job.
+"""Runs a training job: what SageMaker does to a container, from its start to the packed result.
 
 Contract sections 1 to 3, on a Docker engine.
 """
 
 from __future__ import annotations
 
-import datetime
+import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from splatgate import evidence
-from splatgate.evidence import BadInput, Job, Limits
+from splatgate.evidence import Attempt, BadInput, Job, Limits, LogLine
+from splatgate.sagemaker.assumptions import Assumptions, ignored
+from splatgate.sagemaker.attempt import Mishap, Terms, watch
 from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.sagemaker.collect import Files, outside, read_files
 from splatgate.sagemaker.guards import check_channels, check_folder, engine_errors, whole
-from splatgate.sagemaker.instances import INSTANCES, MIB, Assumptions, limits_of
-from splatgate.sagemaker.logs import Follower, nanoseconds, read_log
+from splatgate.sagemaker.instances import INSTANCES, limits_of
+from splatgate.sagemaker.limits import applied, fit, has_gpu, size
 from splatgate.sagemaker.request import Request
-from splatgate.sagemaker.result import ending
-from splatgate.sagemaker.stage import (
-    LOG_LIMIT,
-    HostFailed,
-    NotStarted,
-    Stage,
-    applied,
-    command_line,
-    config_files,
-    fit,
-    has_gpu,
-)
+from splatgate.sagemaker.result import MISHAPS, ending
+from splatgate.sagemaker.stage import NotStarted, Stage
+from splatgate.sagemaker.world import command_line, config_files
 
 #: Contract 1.4: from SIGTERM to SIGKILL (seconds).
 GRACE = 120.0
-#: How often the engine is asked whether the container still runs (seconds).
-POLL = 0.3
 #: Time to read a job's files when its own deadline has been used up (seconds).
 READ_TIME = 120.0
 KEEP = frozenset({"archive", "output", "checkpoints"})
-SIGKILL_EXIT = 137
-#: An engine reports an event this long after the container's end at the latest (ns).
-EVENT_LAG = 500_000_000
+PHASES = ("Starting", "Downloading", "Training", "Uploading")
 
 
 @dataclass
 class _Run:
     """What has been found out about one run so far."""
 
+    key: str
+    began: float
+    #: Monotonic time at which this host gives the job up.
+    until: float
+    asked: Limits
+    command: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
-    command: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    exit: int | None = None
-    oom: bool = False
+    phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    attempts: list[Attempt] = field(default_factory=list)
+    #: When the first container started (ns).
+    first: int = 0
+    #: What the engine, or this host, said of a container that never ran.
     engine: str | None = None
-    ended_by: str | None = None
+    exit: int | None = None
     stop_seconds: float | None = None
-    started: str = ""
-    log: tuple[evidence.LogLine, ...] = ()
+    log: tuple[LogLine, ...] = ()
     env_names: tuple[str, ...] = ()
     files: Files = field(default_factory=Files)
     outside: list[str] = field(default_factory=list)
+
+    def note(self, *lines: str) -> None:
+        """Keep lines for ``Job.unverified``, each once however many attempts say it."""
+        self.notes += [line for line in lines if line not in self.notes]
 
 
 class TrainingHost:
@@ -100,6 +99,7 @@ class TrainingHost:
         checkpoints: Path | None = None,
         limits: Limits | None = None,
         keep: Collection[str] = (),
+        mishaps: Sequence[Mishap] = (),
     ) -> Job:
         """Run one job and write its evidence to ``folder``, whole or not at all.
 
@@ -108,13 +108,17 @@ class TrainingHost:
         take in all, in seconds from this call; it is not SageMaker's. ``checkpoints`` is put into
         the checkpoint directory before the start, as after a spot interruption. ``limits`` replaces
         the instance's. ``keep`` may name what is left in ``folder`` beyond job.json, log.txt,
-        failure and model/: ``archive`` (model.tar.gz), ``output``, ``checkpoints``.
+        failure and model/: ``archive`` (model.tar.gz), ``output``, ``checkpoints``. ``mishaps``
+        befall the first, second, … attempt: a spot job goes on after an interruption, a job with
+        attempts left (RetryStrategy) after an InternalServerError, each from zero, with the
+        checkpoints of a request that has a CheckpointConfig.
 
         A container that cannot be started is a Failed job. Whatever ends this call, nothing of it
         stays in the engine.
 
         Raises:
-            BadInput: no such image, a channel without data or not of the request, Pipe mode.
+            BadInput: no such image, a channel without data or not of the request, Pipe mode, an
+                interruption of a job that is not spot.
             HostFailed: the engine failed; no verdict on the image.
         """
         began = time.monotonic()
@@ -123,33 +127,46 @@ class TrainingHost:
         folder = folder.resolve()
         check_folder(folder)
         check_channels(request, channels)
+        if any(mishap.kind == "Interrupted" for mishap in mishaps) and not request.spot:
+            raise BadInput("only spot jobs are interrupted: set EnableManagedSpotTraining")
         if checkpoints is not None:
             files_below(checkpoints)
         found = self._image(image)
         hashes = {name: tree_hash(path) for name, path in channels.items()}
         instance = INSTANCES.get(request.instance_type)
         asked = limits or limits_of(instance, self.assumed, request.volume_gb)
-        run = _Run(command=command_line(request, found)[1])
+        run = _Run(key, began, began + deadline, asked, command_line(request, found)[1])
+        run.note(*ignored(request.raw))
         if instance is None:
-            run.notes.append(f"limits: {request.instance_type} is not in the table, none applied")
+            run.note(f"limits: {request.instance_type} is not in the table, none applied")
         with engine_errors(), whole(folder) as temp:
-            stage = Stage(self.client, found, self.labels, request)
-            try:
-                self._prepare(stage, run, key, channels, checkpoints, asked, began)
-                if run.engine is None:
-                    self._train(stage, run, key, stop_when, began + deadline)
-                    self._upload(stage, run, key, temp, frozenset(keep), began + deadline)
-            finally:
-                if left := stage.close():
-                    self.say(f"{key}: the engine did not remove {', '.join(left)}")
-            job = self._job(key, found, request, hashes, asked, run)
+            again = True
+            while again:
+                stage = Stage(self.client, found, self.labels, request, self.assumed)
+                try:
+                    mishap = dict(enumerate(mishaps)).get(len(run.attempts))
+                    self._attempt(stage, run, channels, checkpoints, stop_when, mishap)
+                    last = run.attempts[-1].ended_by
+                    again = self._goes_on(request, run)
+                    if again:
+                        checkpoints = self._synced(stage, run, temp, checkpoints)
+                    elif run.attempts[-1].started and last != "InternalServerError":
+                        self._upload(stage, run, temp, frozenset(keep))
+                finally:
+                    if left := stage.close():
+                        self._say(run, f"the engine did not remove {', '.join(left)}")
+            shutil.rmtree(temp / ".synced", ignore_errors=True)
+            job = self._job(found, request, hashes, run)
             evidence.write(temp / "job.json", job)
             text = "".join(f"{line.text}\n" for line in job.log)
             evidence.write_bytes(temp / "log.txt", text.encode("utf-8", "replace"))
             if job.failure is not None:
                 evidence.write_bytes(temp / "failure", job.failure.encode("utf-8", "replace"))
-        self.say(f"{key}: {job.status} after {time.monotonic() - began:.0f} s")
+        self._say(run, f"{job.status} after {time.monotonic() - began:.0f} s")
         return job
+
+    def _say(self, run: _Run, text: str) -> None:
+        self.say(f"{run.key}: {text}")
 
     def _image(self, ref: str) -> Any:
         import docker.errors
@@ -162,159 +179,149 @@ class TrainingHost:
                     f"image {ref}: the engine has none of that name; build or pull it first"
                 ) from None
 
+    def _attempt(
+        self,
+        stage: Stage,
+        run: _Run,
+        channels: Mapping[str, Path],
+        checkpoints: Path | None,
+        stop_when: Callable[[str], bool] | None,
+        mishap: Mishap | None,
+    ) -> None:
+        """Starting, Downloading and Training, once; ends with one more of ``run.attempts``."""
+        request = stage.request
+        try:
+            self._prepare(stage, run, channels, checkpoints)
+        except NotStarted as error:
+            run.engine, run.exit = str(error), error.exit_code
+            run.attempts.append(Attempt("", run.exit, False, None, 0.0, 0))
+            return
+        now = time.monotonic()
+        terms = Terms(
+            until=run.until,
+            runtime=now + request.max_runtime - run.phases["Training"],
+            wait=None if request.max_wait is None else run.began + request.max_wait,
+            grace=self.grace,
+            stop_when=stop_when,
+            mishap=mishap,
+            spot_sigterm=self.assumed.spot_sigterm,
+        )
+        seen = watch(
+            self.client,
+            stage.container,
+            terms,
+            lambda text: self._say(run, text),
+            self.every,
+            run.first,
+        )
+        run.first = run.first or seen.start
+        run.attempts.append(seen.attempt)
+        run.exit, run.stop_seconds = seen.attempt.exit, seen.stop_seconds
+        run.phases["Training"] += seen.attempt.seconds
+        run.log += seen.log
+        run.note(*seen.notes)
+
     def _prepare(
         self,
         stage: Stage,
         run: _Run,
-        key: str,
         channels: Mapping[str, Path],
         checkpoints: Path | None,
-        asked: Limits,
-        began: float,
     ) -> None:
-        """Starting and Downloading; ends with a running container or with ``run.engine`` set."""
+        """Starting and Downloading; ends with a running container.
+
+        Raises:
+            NotStarted: the image or the request makes that impossible.
+        """
         request, info = stage.request, self.client.info()
-        fitted, notes = fit(asked, info)
-        run.notes += notes
+        fitted, notes = fit(run.asked, info, self.client.api.base_url)
+        run.note(*notes)
         instance = INSTANCES.get(request.instance_type)
         gpus = instance.gpu_count if instance else 0
         if gpus and not has_gpu(info):
-            run.notes.append(f"gpu: no GPU on this engine; {request.instance_type} has one")
+            run.note(f"gpu: no GPU on this engine; {request.instance_type} has one")
             gpus = 0
-        self.say(f"{key}: starting")
-        stage.build()
-        mark = time.monotonic()
-        run.phases["Starting"] = mark - began
-        config = config_files(request, self.assumed)
-        stage.fill(channels, config, checkpoints, lambda text: self.say(f"{key}: {text}"))
-        run.phases["Downloading"] = time.monotonic() - mark
+        room = self._room(stage, run, channels)
+        self._say(run, "starting")
         mark = time.monotonic()
         try:
-            stage.create(fitted, self.assumed, gpus=gpus)
+            stage.build(room if fitted.disk_bytes is not None else None)
+        except OSError as error:
+            run.note(f"limits: disk not applied: {error}")
+            stage.close()
+            fitted = replace(fitted, disk_bytes=None)
+            stage.build()
+        run.phases["Starting"] += time.monotonic() - mark
+        mark = time.monotonic()
+        config = config_files(request, self.assumed)
+        stage.fill(channels, config, checkpoints, lambda text: self._say(run, text), run.until)
+        run.phases["Downloading"] += time.monotonic() - mark
+        mark = time.monotonic()
+        try:
+            stage.create(fitted, gpus=gpus)
             stage.container.reload()
-            run.limits = applied(stage.container)
+            run.limits = replace(applied(stage.container), disk_bytes=fitted.disk_bytes)
             names = (entry.partition("=")[0] for entry in stage.container.attrs["Config"]["Env"])
             run.env_names = tuple(sorted(names))
             stage.start()
-        except NotStarted as error:
-            run.engine, run.exit = str(error), error.exit_code
-        run.phases["Starting"] += time.monotonic() - mark
-
-    def _train(
-        self,
-        stage: Stage,
-        run: _Run,
-        key: str,
-        stop_when: Callable[[str], bool] | None,
-        until: float,
-    ) -> None:
-        """Wait for the container's end, or bring it about where a limit or ``stop_when`` asks."""
-        container, began = stage.container, time.monotonic()
-        limit = began + stage.request.max_runtime
-        follower = Follower(self.client.api, container.id)
-        asked_at: float | None = None
-        looked = said = began
-        last, running = "", True
-        try:
-            while running:
-                line = follower.next(POLL)
-                now = time.monotonic()
-                if line is not None:
-                    last = line
-                    if asked_at is None and stop_when is not None and stop_when(line):
-                        run.ended_by = "StopTrainingJob"
-                if now > until and run.ended_by != "Deadline":
-                    run.ended_by = "Deadline"
-                    self.say(f"{key}: the deadline passed, ending it")
-                    _signal(container, "SIGKILL")
-                elif now > limit and run.ended_by is None:
-                    run.ended_by = "MaxRuntimeExceeded"
-                if run.ended_by in ("StopTrainingJob", "MaxRuntimeExceeded"):
-                    if asked_at is None:
-                        self.say(f"{key}: {run.ended_by}, SIGTERM")
-                        asked_at = now
-                        if not _signal(container, "SIGTERM"):
-                            # It ended by itself before the stop reached it.
-                            run.ended_by, asked_at = None, None
-                            break
-                    elif now > asked_at + self.grace:
-                        self.say(f"{key}: still there {self.grace:g} s after SIGTERM, SIGKILL")
-                        _signal(container, "SIGKILL")
-                        asked_at = min(asked_at, now - self.grace)
-                if now - said >= self.every:
-                    said = now
-                    self.say(f"{key}: {now - began:.0f} s  {last.rpartition(chr(13))[2][-120:]}")
-                if line is None or now - looked >= POLL:
-                    looked = now
-                    container.reload()
-                    running = container.attrs["State"]["Running"]
         finally:
-            follower.close()
-        container.reload()
-        self._ended(stage, run, began, asked_at, follower.bytes)
+            run.phases["Starting"] += time.monotonic() - mark
 
-    def _ended(
-        self, stage: Stage, run: _Run, began: float, asked_at: float | None, logged: int
-    ) -> None:
-        """Read what the engine says of the ended container, before anything is removed."""
-        state = stage.container.attrs["State"]
-        start, end = nanoseconds(state["StartedAt"]), nanoseconds(state["FinishedAt"])
-        run.exit = state["ExitCode"]
-        run.oom = bool(state.get("OOMKilled"))
-        run.phases["Training"] = max(0.0, (end - start) / 10**9)
-        if asked_at is not None:
-            sent = asked_at - began
-            run.stop_seconds = round(max(0.0, run.phases["Training"] - sent), 3)
-        run.started = datetime.datetime.fromtimestamp(start / 10**9, datetime.UTC).isoformat()
-        run.log = read_log(self.client.api, stage.container.id, start)
-        if run.ended_by is None:
-            events = self._events(stage.container.id, start, end)
-            if "kill" in events:
-                # `docker kill` or `docker stop` of somebody else: it says nothing of the image.
-                raise HostFailed("the job's container was ended by another hand", "run it again")
-            # Two events of the engine race to write OOMKilled.
-            run.oom = run.oom or (run.exit == SIGKILL_EXIT and "oom" in events)
-        if logged > LOG_LIMIT // 2:
-            run.notes.append(f"log: {logged // MIB} MiB were printed; the engine kept the end only")
+    def _room(self, stage: Stage, run: _Run, channels: Mapping[str, Path]) -> int:
+        """What the input leaves of the job's disk (bytes); File channels lie on it (contract 2.4).
 
-    def _events(self, container: str, start: int, end: int) -> set[str]:
-        """Which of ``oom`` and ``kill`` the engine reports of a container (times in ns)."""
-        until = end + EVENT_LAG
-        events = self.client.events(
-            since=f"{start // 10**9}.{start % 10**9:09d}",
-            until=f"{until // 10**9}.{until % 10**9:09d}",
-            filters={"container": container, "event": ["oom", "kill"]},
-            decode=True,
-        )
-        return {str(event.get("Action") or event.get("status")) for event in events}
+        Raises:
+            NotStarted: nothing.
+        """
+        disk = run.asked.disk_bytes
+        modes = {channel.name: channel.mode for channel in stage.request.channels}
+        copied = [path for name, path in channels.items() if modes[name] == "File"]
+        need = sum(file.stat().st_size for path in copied for _, file in files_below(path))
+        if disk is not None and need >= disk:
+            raise NotStarted(f"the input ({size(need)}) does not fit the disk ({size(disk)})", None)
+        return (disk or 0) - need
 
-    def _upload(
-        self, stage: Stage, run: _Run, key: str, temp: Path, keep: frozenset[str], until: float
-    ) -> None:
-        mark = time.monotonic()
-        self.say(f"{key}: reading its files")
+    def _goes_on(self, request: Request, run: _Run) -> bool:
+        """Whether another attempt follows the last one."""
+        last = run.attempts[-1].ended_by
+        retried = sum(attempt.ended_by == "InternalServerError" for attempt in run.attempts)
+        again = last == "Interrupted" or (last in MISHAPS and retried <= request.retries)
+        if again:
+            self._say(run, f"{last}, starting anew")
+        return again
+
+    def _synced(self, stage: Stage, run: _Run, temp: Path, before: Path | None) -> Path | None:
+        """The checkpoints that the next attempt finds: what CheckpointConfig keeps in S3."""
+        if not stage.request.checkpoint_uri:
+            run.note(
+                "1.5 no CheckpointConfig: checkpoints were lost with the interrupted container"
+            )
+            return before
+        target = temp / ".synced" / str(len(run.attempts))
+        target.mkdir(parents=True)
         config = config_files(stage.request, self.assumed)
-        limit = max(until, mark + READ_TIME)
+        limit = max(run.until, time.monotonic() + READ_TIME)
+        read_files(stage, config, target, frozenset({"checkpoints"}), limit)
+        (target / "checkpoints").mkdir(exist_ok=True)
+        return target / "checkpoints"
+
+    def _upload(self, stage: Stage, run: _Run, temp: Path, keep: frozenset[str]) -> None:
+        mark = time.monotonic()
+        self._say(run, "reading its files")
+        config = config_files(stage.request, self.assumed)
+        limit = max(run.until, mark + READ_TIME)
         archive = keep if stage.request.compression == "GZIP" else keep - {"archive"}
         run.files = read_files(stage, config, temp, archive, limit)
         changes = self.client.api.diff(stage.container.id) or ()
         gpu = bool(stage.container.attrs["HostConfig"].get("DeviceRequests"))
         run.outside = outside((c["Path"] for c in changes), stage.targets, gpu=gpu)
-        run.phases["Uploading"] = time.monotonic() - mark
+        run.phases["Uploading"] += time.monotonic() - mark
 
-    def _job(
-        self,
-        key: str,
-        image: Any,
-        request: Request,
-        hashes: dict[str, str],
-        asked: Limits,
-        run: _Run,
-    ) -> Job:
-        end = ending(run.exit, run.ended_by, run.files.failure, run.engine)
-        order = ("Starting", "Downloading", "Training", "Uploading")
+    def _job(self, image: Any, request: Request, hashes: dict[str, str], run: _Run) -> Job:
+        last = run.attempts[-1]
+        end = ending(run.exit, last.ended_by, run.files.failure, run.engine, self.assumed)
         return Job(
-            key=key,
+            key=run.key,
             name=request.name,
             image_id=image.id,
             request=dict(request.raw),
@@ -323,13 +330,13 @@ class TrainingHost:
             secondary_status=end.secondary,
             failure_reason=end.reason,
             exit=run.exit,
-            oom=run.oom,
-            ended_by=run.ended_by,
+            oom=last.oom,
+            ended_by=last.ended_by,
             stop_seconds=run.stop_seconds,
             command=run.command,
-            limits_asked=asked,
+            limits_asked=run.asked,
             limits_applied=run.limits,
-            phases={name: round(run.phases.get(name, 0.0), 3) for name in order},
+            phases={name: round(run.phases[name], 3) for name in PHASES},
             log=run.log,
             failure=run.files.failure,
             env_names=run.env_names,
@@ -338,20 +345,6 @@ class TrainingHost:
             checkpoint_members=tuple(run.files.checkpoints),
             writes_outside=tuple(sorted({*run.outside, *run.files.strays})),
             unverified=(*self.assumed.rows(), *run.notes),
-            started=run.started,
+            started=run.attempts[0].started,
+            attempts=tuple(run.attempts),
         )
-
-
-def _signal(container: Any, name: str) -> bool:
-    """Send a signal; False if the container has already ended."""
-    import docker.errors
-
-    try:
-        container.kill(name)
-    except docker.errors.NotFound:
-        raise
-    except docker.errors.APIError as error:
-        if error.status_code == 409 or "is not running" in str(error.explanation):
-            return False
-        raise
-    return True

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splatgate.evidence import Limits
-
-MIB = 1024**2
-GIB = 1024**3
+from splatgate.sagemaker.assumptions import MIB
+from splatgate.sagemaker.assumptions import Assumptions as Assumptions
 
 
 @dataclass(frozen=True)
@@ -53,40 +52,6 @@ INSTANCES: dict[str, Instance] = {
         Instance("ml.m5.xlarge", 4, 16384, None, 0, 0, None, 0, "EC2 DescribeInstanceTypes"),
     )
 }
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What SageMaker does not document, as this host does it. Each is a row of ``Job.unverified``.
-
-    ``host_memory_bytes`` is what the instance's own processes are assumed to take of its memory
-    (contract trap 9 tests a 16 GiB host with 15 GiB). ``pids`` bounds processes and threads, the
-    kernel's own limit being unknown. ``shm_bytes`` is Docker's default /dev/shm (contract 2.6).
-    """
-
-    shm_bytes: int = 64 * MIB
-    pids: int = 16384
-    host_memory_bytes: int = GIB
-    #: Whether a signal-forwarding init is PID 1 (contract 1.1).
-    init: bool = False
-    #: Whether hyperparameters.json is written for a request without hyperparameters (contract 2.2).
-    empty_hyperparameters_file: bool = True
-
-    def rows(self) -> tuple[str, ...]:
-        """Name each assumption with its row of the contract and the value in force."""
-        return (
-            f"1.1 --init: {'given' if self.init else 'not given, the program is PID 1'}",
-            "1.1 user: the image's USER, not overridden",
-            "1.1 working directory: the image's WORKDIR, not overridden",
-            "1.3 FailureReason: prefix and suffix count against the 1024 characters",
-            "1.4 a job that was stopped is Stopped whatever its exit status",
-            "2.4 write protection of channels: read-only",
-            f"2.6 /dev/shm: {self.shm_bytes // MIB} MiB",
-            f"2.6 memory for the host itself: {self.host_memory_bytes // MIB} MiB",
-            f"pids limit: {self.pids}",
-            "2.5 links and devices in /opt/ml/model: listed by kind, not followed",
-            "3.1 variables beyond the documented two and Environment: none set",
-        )
 
 
 def limits_of(instance: Instance | None, assumed: Assumptions, volume_gb: int) -> Limits:

@@ -24,11 +24,11 @@ from pathlib import Path
 
 from splatgate.evidence import Job, Limits, LogLine, Member, Origin, write
 from splatgate.facts import GRACE
+from splatgate.sagemaker.assumptions import Assumptions
 from splatgate.sagemaker.channels import files_below, tree_hash
-from splatgate.sagemaker.instances import Assumptions
 from splatgate.sagemaker.request import Request
 from splatgate.sagemaker.result import ending
-from splatgate.sagemaker.stage import config_files
+from splatgate.sagemaker.world import config_files
 
 #: What a process of the machine needs to find its interpreter, its driver and its temporary folder.
 PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "CUDA_HOME", "PYTHONPATH")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.evidence import BadInput
+from splatgate.sagemaker.reader import Reader, show
 from splatgate.sagemaker.validate import validate as validate
 
 #: The members of CreateTrainingJob (service model of botocore 1.43); what else a file holds is a
@@ -82,6 +83,13 @@ class Request:
     arguments: tuple[str, ...] | None = None
     metrics: tuple[Metric, ...] = ()
     checkpoints: str = DEFAULT_CHECKPOINTS
+    #: CheckpointConfig.S3Uri. Empty: nothing of that folder outlives its container.
+    checkpoint_uri: str = ""
+    spot: bool = False
+    #: MaxWaitTimeInSeconds of a spot job.
+    max_wait: int | None = None
+    #: RetryStrategy.MaximumRetryAttempts; 0 without one.
+    retries: int = 0
     region: str = DEFAULT_REGION
     account: str = DEFAULT_ACCOUNT
     raw: Mapping[str, Any] = field(default_factory=dict)
@@ -92,66 +100,16 @@ class Request:
         return f"arn:aws:sagemaker:{self.region}:{self.account}:training-job/{self.name}"
 
 
-class _Reader:
-    """Takes members out of a JSON document; each complaint names the member's path."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def bad(self, path: str, what: str) -> BadInput:
-        return BadInput(f"{self.where}: {path}: {what}")
-
-    def get(self, parent: Any, path: str, kind: type, default: Any) -> Any:
-        value = parent.get(path.rpartition(".")[2])
-        if value is None:
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.bad(path, f"{_show(value)} is not {_KINDS[kind]}")
-        return value
-
-    def strings(self, parent: Any, path: str) -> dict[str, str]:
-        mapping = self.get(parent, path, dict, {})
-        for key, value in mapping.items():
-            if not isinstance(value, str):
-                raise self.bad(
-                    f"{path}.{key}",
-                    f"{_show(value)} is not text; SageMaker takes only strings, put it in quotes",
-                )
-        return dict(mapping)
-
-    def words(self, parent: Any, path: str) -> tuple[str, ...] | None:
-        found = self.get(parent, path, list, None)
-        if found is None:
-            return None
-        if not found or not all(isinstance(word, str) for word in found):
-            raise self.bad(path, f"{_show(found)} is not a list of 1-100 strings")
-        return tuple(found)
-
-
-_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    int: "a whole number",
-    bool: "true or false",
-}
-
-
-def _show(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def parse(document: object, where: str = "request") -> Request:
     """Read a request from CreateTrainingJob's shape or from what describe-training-job printed.
 
     Raises:
         BadInput: a member is missing, misspelt or of the wrong type; one line that names it.
     """
-    reader = _Reader(where)
+    reader = Reader(where)
     if not isinstance(document, dict):
         raise BadInput(
-            f"{where}: {_show(document)} is not a CreateTrainingJob request (a JSON object)"
+            f"{where}: {show(document)} is not a CreateTrainingJob request (a JSON object)"
         )
     if not DESCRIBED & document.keys() and (unknown := sorted(document.keys() - MEMBERS)):
         raise reader.bad(unknown[0], "CreateTrainingJob has no such member; check the spelling")
@@ -167,7 +125,7 @@ def parse(document: object, where: str = "request") -> Request:
     name = reader.get(raw, "TrainingJobName", str, "")
     if not JOB_NAME.fullmatch(name):
         raise reader.bad(
-            "TrainingJobName", f"{_show(name)} is not 1-63 letters, digits and inner hyphens"
+            "TrainingJobName", f"{show(name)} is not 1-63 letters, digits and inner hyphens"
         )
     algorithm = reader.get(raw, "AlgorithmSpecification", dict, {})
     resources = reader.get(raw, "ResourceConfig", dict, {})
@@ -186,12 +144,12 @@ def parse(document: object, where: str = "request") -> Request:
     compression = reader.get(output, "OutputDataConfig.CompressionType", str, "GZIP")
     if compression not in ("GZIP", "NONE"):
         raise reader.bad(
-            "OutputDataConfig.CompressionType", f"{_show(compression)}; give GZIP or NONE"
+            "OutputDataConfig.CompressionType", f"{show(compression)}; give GZIP or NONE"
         )
     environment = reader.strings(raw, "Environment")
     for key in environment:
         if not ENVIRONMENT_KEY.fullmatch(key):
-            raise reader.bad("Environment", f"{_show(key)} is not a variable's name")
+            raise reader.bad("Environment", f"{show(key)} is not a variable's name")
     image = reader.get(algorithm, "AlgorithmSpecification.TrainingImage", str, "")
     region, account = _place(reader, document, raw, image)
     return Request(
@@ -209,6 +167,14 @@ def parse(document: object, where: str = "request") -> Request:
         arguments=reader.words(algorithm, "AlgorithmSpecification.ContainerArguments"),
         metrics=_metrics(reader, algorithm),
         checkpoints=_checkpoints(reader, raw),
+        checkpoint_uri=reader.get(
+            reader.get(raw, "CheckpointConfig", dict, {}), "CheckpointConfig.S3Uri", str, ""
+        ),
+        spot=reader.get(raw, "EnableManagedSpotTraining", bool, False),
+        max_wait=reader.get(stopping, "StoppingCondition.MaxWaitTimeInSeconds", int, None),
+        retries=reader.get(
+            reader.get(raw, "RetryStrategy", dict, {}), "RetryStrategy.MaximumRetryAttempts", int, 0
+        ),
         region=region,
         account=account,
         raw=raw,
@@ -216,7 +182,7 @@ def parse(document: object, where: str = "request") -> Request:
 
 
 def _place(
-    reader: _Reader, document: Mapping[str, Any], raw: Mapping[str, Any], image: str
+    reader: Reader, document: Mapping[str, Any], raw: Mapping[str, Any], image: str
 ) -> tuple[str, str]:
     """Region and account of the job: from its ARN, its registry or its role, in this order."""
     arn = reader.get(document, "TrainingJobArn", str, "").split(":")
@@ -229,22 +195,22 @@ def _place(
 
 
 def _channels(
-    reader: _Reader, raw: Mapping[str, Any], algorithm: Mapping[str, Any]
+    reader: Reader, raw: Mapping[str, Any], algorithm: Mapping[str, Any]
 ) -> tuple[Channel, ...]:
     mode = reader.get(algorithm, "AlgorithmSpecification.TrainingInputMode", str, "File")
     found: list[Channel] = []
     for number, entry in enumerate(reader.get(raw, "InputDataConfig", list, [])):
         path = f"InputDataConfig[{number}]"
         if not isinstance(entry, dict):
-            raise reader.bad(path, f"{_show(entry)} is not an object")
+            raise reader.bad(path, f"{show(entry)} is not an object")
         name = reader.get(entry, f"{path}.ChannelName", str, "")
         # "." and ".." fit the service's pattern, but name no folder below input/data.
         if not CHANNEL_NAME.fullmatch(name) or name in (".", ".."):
             raise reader.bad(
-                f"{path}.ChannelName", f"{_show(name)} is not 1-64 of A-Z a-z 0-9 . - _"
+                f"{path}.ChannelName", f"{show(name)} is not 1-64 of A-Z a-z 0-9 . - _"
             )
         if name in (c.name for c in found):
-            raise reader.bad(f"{path}.ChannelName", f"{_show(name)} is there twice")
+            raise reader.bad(f"{path}.ChannelName", f"{show(name)} is there twice")
         source = reader.get(entry, f"{path}.DataSource", dict, {})
         s3 = reader.get(source, f"{path}.DataSource.S3DataSource", dict, {})
         where = f"{path}.DataSource.S3DataSource"
@@ -264,27 +230,27 @@ def _channels(
     return tuple(found)
 
 
-def _metrics(reader: _Reader, algorithm: Mapping[str, Any]) -> tuple[Metric, ...]:
+def _metrics(reader: Reader, algorithm: Mapping[str, Any]) -> tuple[Metric, ...]:
     path = "AlgorithmSpecification.MetricDefinitions"
     found = []
     for number, entry in enumerate(reader.get(algorithm, path, list, [])):
         if not isinstance(entry, dict):
-            raise reader.bad(f"{path}[{number}]", f"{_show(entry)} is not an object")
+            raise reader.bad(f"{path}[{number}]", f"{show(entry)} is not an object")
         name = reader.get(entry, f"{path}[{number}].Name", str, "")
         regex = reader.get(entry, f"{path}[{number}].Regex", str, "")
         try:
             re.compile(regex)
         except re.error as error:
-            raise reader.bad(f"{path}[{number}].Regex", f"{_show(regex)}: {error}") from None
+            raise reader.bad(f"{path}[{number}].Regex", f"{show(regex)}: {error}") from None
         found.append(Metric(name, regex))
     return tuple(found)
 
 
-def _checkpoints(reader: _Reader, raw: Mapping[str, Any]) -> str:
+def _checkpoints(reader: Reader, raw: Mapping[str, Any]) -> str:
     config = reader.get(raw, "CheckpointConfig", dict, {})
     path: str = reader.get(config, "CheckpointConfig.LocalPath", str, DEFAULT_CHECKPOINTS)
     if not path.startswith("/") or ".." in path.split("/") or not path.strip("/"):
-        raise reader.bad("CheckpointConfig.LocalPath", f"{_show(path)} is not an absolute path")
+        raise reader.bad("CheckpointConfig.LocalPath", f"{show(path)} is not an absolute path")
     return path.rstrip("/")
 
 

@@ -6,13 +6,18 @@ The client is boto3's S3 client; nothing here creates one.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splatgate.evidence import BadInput
 from splatgate.sagemaker.channels import files_below, manifest_paths, relative_paths
+from splatgate.sagemaker.guards import unfit
 from splatgate.sagemaker.request import Channel, Request
+
+#: How often fetching says how far it is (seconds).
+SAY_EVERY = 5.0
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -27,7 +32,9 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def download(s3: Any, channel: Channel, into: Path) -> list[str]:
+def download(
+    s3: Any, channel: Channel, into: Path, say: Callable[[str], None] = lambda text: None
+) -> list[str]:
     """Fetch a File or FastFile channel to folder ``into``; returns the relative paths, sorted.
 
     Raises:
@@ -37,13 +44,19 @@ def download(s3: Any, channel: Channel, into: Path) -> list[str]:
     """
     import botocore.exceptions
 
+    if problem := unfit(channel):
+        raise BadInput(f"channel {channel.name}: {problem}")
     try:
         found = dict(_objects(s3, channel))
         if not found:
             raise BadInput(
                 f"channel {channel.name}: no objects under {channel.uri}; check the prefix"
             )
-        for uri, path in found.items():
+        said = time.monotonic()
+        for number, (uri, path) in enumerate(found.items()):
+            if time.monotonic() - said >= SAY_EVERY:
+                said = time.monotonic()
+                say(f"channel {channel.name}: {number} of {len(found)} objects fetched")
             parts = PurePosixPath(path).parts
             if ".." in parts or not parts:
                 raise BadInput(f"channel {channel.name}: {uri} would leave the channel's folder")
@@ -77,7 +90,7 @@ def upload(s3: Any, request: Request, folder: Path) -> list[str]:
 
     GZIP: ``JOB/output/model.tar.gz`` and ``output.tar.gz`` (contract 2.1); the host must have kept
     ``archive`` and ``output``. NONE: the files as they are, below ``JOB/output/model`` (that name:
-    unverified).
+    unverified). Checkpoints go to CheckpointConfig's S3Uri, as they are (contract 1.5).
 
     Raises:
         BadInput: the request has no S3OutputPath.
@@ -98,6 +111,11 @@ def upload(s3: Any, request: Request, folder: Path) -> list[str]:
         for name in ("model.tar.gz", "output.tar.gz"):
             if (folder / name).is_file():
                 pairs.append((folder / name, f"{base}/{name}"))
-    for path, key in pairs:
-        s3.upload_file(str(path), bucket, key)
-    return [f"s3://{bucket}/{key}" for _, key in pairs]
+    targets = [(path, bucket, key) for path, key in pairs]
+    if request.checkpoint_uri and (folder / "checkpoints").is_dir():
+        where, key = split_uri(request.checkpoint_uri)
+        for rel, path in files_below(folder / "checkpoints"):
+            targets.append((path, where, f"{key.rstrip('/')}/{rel}".lstrip("/")))
+    for path, where, key in targets:
+        s3.upload_file(str(path), where, key)
+    return [f"s3://{where}/{key}" for _, where, key in targets]

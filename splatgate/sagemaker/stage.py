@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 from splatgate.container.engine import EngineError
 from splatgate.container.sweep import discard
 from splatgate.evidence import Limits
+from splatgate.sagemaker.assumptions import MIB, Assumptions
 from splatgate.sagemaker.channels import tar_of
-from splatgate.sagemaker.instances import MIB, Assumptions
+from splatgate.sagemaker.disk import Disk
 from splatgate.sagemaker.request import Request
+from splatgate.sagemaker.world import command_line, environment
 
 ML = "/opt/ml"
 #: Directories of the contract that exist before the program starts, root-owned 0755 (contract 2.1).
@@ -22,9 +24,8 @@ FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
 CARRIER_ROOT = "/.splatgate"
 #: The engine keeps this much of a log, its end. More is a flood that would fill the engine's disk.
 LOG_LIMIT = 64 * MIB
-#: The engine itself and this process need some of the memory of a small machine.
-MEMORY_SHARE = 0.9
-
+#: How often copying says how far it is (seconds).
+SAY_EVERY = 5.0
 #: What an engine says of a container that cannot start because of the image or the request.
 #: Anything else that it refuses is the engine's own failure, and no verdict on the image.
 _SUBJECT = re.compile(
@@ -54,101 +55,8 @@ class NotStarted(Exception):
         self.exit_code = exit_code
 
 
-def command_line(request: Request, image: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Compose ``docker run`` by the four rows of contract 1.1.
-
-    Returns the arguments for the engine, and the whole command line that the container gets.
-    """
-    own = tuple((image.attrs.get("Config") or {}).get("Entrypoint") or ())
-    arguments = request.arguments or ()
-    if request.entrypoint is not None:
-        options: dict[str, Any] = {"entrypoint": list(request.entrypoint)}
-        if arguments:
-            options["command"] = list(arguments)
-        return options, (*request.entrypoint, *arguments)
-    arguments = arguments or ("train",)
-    return {"command": list(arguments)}, (*own, *arguments)
-
-
-def config_files(request: Request, assumed: Assumptions) -> dict[str, bytes]:
-    """The files of /opt/ml/input/config, by path below /opt/ml (contract 2.1-2.3)."""
-    host, group = "algo-1", "homogeneousCluster"
-    channels = {}
-    for channel in request.channels:
-        entry = {
-            "TrainingInputMode": channel.mode,
-            "S3DistributionType": channel.distribution,
-            "RecordWrapperType": channel.record_wrapper,
-        }
-        if channel.content_type is not None:
-            entry["ContentType"] = channel.content_type
-        channels[channel.name] = entry
-    documents: dict[str, Any] = {
-        "inputdataconfig": channels,
-        "resourceconfig": {
-            "current_host": host,
-            "hosts": [host],
-            "network_interface_name": "eth0",
-            "current_instance_type": request.instance_type,
-            "current_group_name": group,
-            "instance_groups": [
-                {
-                    "instance_group_name": group,
-                    "instance_type": request.instance_type,
-                    "hosts": [host],
-                }
-            ],
-        },
-    }
-    if request.hyperparameters or assumed.empty_hyperparameters_file:
-        documents["hyperparameters"] = dict(request.hyperparameters)
-    return {
-        f"input/config/{name}.json": json.dumps(document).encode()
-        for name, document in documents.items()
-    }
-
-
-def fit(asked: Limits, info: Mapping[str, Any]) -> tuple[Limits, list[str]]:
-    """What of ``asked`` this engine can apply, and one line for each limit that differs.
-
-    An engine refuses more CPUs than it has, and takes a memory limit larger than its memory without
-    a word.
-    """
-    notes = []
-    memory, cpus, pids = asked.memory_bytes, asked.cpus, asked.pids
-    total = int(info.get("MemTotal") or 0)
-    if memory is not None and not info.get("MemoryLimit", True):
-        memory = None
-        notes.append("limits: this engine cannot limit memory")
-    elif memory is not None and total and memory > total * MEMORY_SHARE:
-        notes.append(
-            f"limits: memory {memory // MIB} MiB asked, "
-            f"{int(total * MEMORY_SHARE) // MIB} MiB applied; the engine has {total // MIB} MiB"
-        )
-        memory = int(total * MEMORY_SHARE)
-    have = int(info.get("NCPU") or 0)
-    if cpus is not None and not info.get("CpuCfsQuota", True):
-        cpus = None
-        notes.append("limits: this engine cannot limit CPUs")
-    elif cpus is not None and have and cpus > have:
-        notes.append(f"limits: {cpus:g} CPUs asked, {have} applied; the engine has no more")
-        cpus = float(have)
-    if pids is not None and not info.get("PidsLimit", True):
-        pids = None
-        notes.append("limits: this engine cannot limit pids")
-    if asked.disk_bytes is not None:
-        notes.append(f"limits: disk {asked.disk_bytes // 10**9} GB asked, not limited")
-    return Limits(memory, asked.shm_bytes, pids, cpus, None), notes
-
-
-def has_gpu(info: Mapping[str, Any]) -> bool:
-    """Whether the engine offers NVIDIA GPUs, through its runtime or through CDI."""
-    devices = (str(d.get("ID", "")) for d in info.get("DiscoveredDevices") or ())
-    return "nvidia" in (info.get("Runtimes") or {}) or any("nvidia.com/gpu" in d for d in devices)
-
-
 class Stage:
-    """The volumes and containers of one job.
+    """The volumes and containers of one attempt at a job.
 
     /opt/ml is one volume, each channel a volume of its own, mounted read-only. They are filled and
     read through the *carrier*, a container that holds them writable elsewhere and is never started:
@@ -157,12 +65,19 @@ class Stage:
     """
 
     def __init__(
-        self, client: Any, image: Any, labels: Mapping[str, str], request: Request
+        self,
+        client: Any,
+        image: Any,
+        labels: Mapping[str, str],
+        request: Request,
+        assumed: Assumptions,
     ) -> None:
         from docker.types import Mount
 
         self.client, self.image, self.labels, self.request = client, image, dict(labels), request
+        self.assumed = assumed
         self._made: list[Any] = []
+        self._disks: list[Disk] = []
         self.carrier: Any = None
         self.container: Any = None
         self.mounts: list[Any] = []
@@ -171,11 +86,21 @@ class Stage:
         self.targets: list[str] = []
         self._mount = Mount
 
-    def build(self) -> None:
-        """Make the volumes and the carrier."""
-        self._volume(ML, "ml")
+    def build(self, disk_bytes: int | None = None) -> None:
+        """Make the volumes and the carrier; with ``disk_bytes``, /opt/ml, /tmp and each VOLUME of
+        the image are disks of that size.
+
+        Raises:
+            OSError: there can be no such disk.
+        """
+        self._volume(ML, "ml", size=disk_bytes)
+        if disk_bytes is not None:
+            self._volume("/tmp", "tmp", size=disk_bytes)
         for channel in self.request.channels:
-            self._volume(f"{ML}/input/data/{channel.name}", f"data/{channel.name}", read_only=True)
+            writable = self.assumed.channels_writable and channel.mode == "File"
+            self._volume(
+                f"{ML}/input/data/{channel.name}", f"data/{channel.name}", read_only=not writable
+            )
         checkpoints = self.request.checkpoints
         if not checkpoints.startswith(f"{ML}/"):
             self._volume(checkpoints, "checkpoints")
@@ -184,7 +109,7 @@ class Stage:
         for path in sorted((self.image.attrs.get("Config") or {}).get("Volumes") or {}):
             clean = path.rstrip("/")
             if clean.startswith(f"{ML}/") and clean not in self.targets:
-                self._volume(clean, f"ml{clean[len(ML) :]}")
+                self._volume(clean, f"ml{clean[len(ML) :]}", size=disk_bytes)
         self.carrier = self.client.containers.create(
             self.image.id,
             entrypoint=[f"{CARRIER_ROOT}/never-started"],
@@ -194,8 +119,14 @@ class Stage:
         )
         self._made.append(self.carrier)
 
-    def _volume(self, target: str, held_at: str, *, read_only: bool = False) -> None:
-        volume = self.client.volumes.create(labels=self.labels)
+    def _volume(
+        self, target: str, held_at: str, *, read_only: bool = False, size: int | None = None
+    ) -> None:
+        options = {}
+        if size is not None:
+            self._disks.append(Disk(size))
+            options = {"type": "ext4", "device": self._disks[-1].device}
+        volume = self.client.volumes.create(driver_opts=options, labels=self.labels)
         self._made.insert(0, volume)
         self.targets.append(target)
         self.mounts.append(self._mount(target, volume.name, read_only=read_only, no_copy=True))
@@ -207,8 +138,13 @@ class Stage:
         config: Mapping[str, bytes],
         checkpoints: Path | None,
         say: Callable[[str], None],
+        until: float,
     ) -> None:
-        """Put directories, configuration, checkpoints and the channels' data into the volumes."""
+        """Put directories, configuration, checkpoints and the channels' data into the volumes.
+
+        Raises:
+            HostFailed: that took longer than ``until``, a monotonic time in seconds.
+        """
         trees = {}
         where = self.checkpoint_folder
         if checkpoints is not None:
@@ -217,9 +153,12 @@ class Stage:
         folders += [f"ml/{t[len(ML) + 1 :]}" for t in self.targets if t.startswith(f"{ML}/")]
         texts = {f"ml/{name}": data for name, data in config.items()}
         self._put(tar_of(folders, texts, trees))
+        if "/tmp" in self.targets:
+            self._put(tar_of(["tmp"], {}, {}, mode=0o1777))
         for name, path in channels.items():
             say(f"channel {name}: copying {path}")
-            self._put(tar_of([f"data/{name}"], {}, {f"data/{name}": path}))
+            tar = tar_of([f"data/{name}"], {}, {f"data/{name}": path})
+            self._put(_paced(tar, f"channel {name}", say, until))
 
     def _put(self, tar: Iterator[bytes]) -> None:
         self.carrier.put_archive(CARRIER_ROOT, tar)
@@ -230,7 +169,7 @@ class Stage:
         path = self.request.checkpoints
         return f"ml{path[len(ML) :]}" if path.startswith(f"{ML}/") else "checkpoints"
 
-    def create(self, limits: Limits, assumed: Assumptions, *, gpus: int) -> None:
+    def create(self, limits: Limits, *, gpus: int) -> None:
         """Create the job's container.
 
         Raises:
@@ -239,7 +178,7 @@ class Stage:
         import docker.errors
         from docker.types import DeviceRequest, LogConfig
 
-        request = self.request
+        request, assumed = self.request, self.assumed
         options, _ = command_line(request, self.image)
         if request.isolated:
             options["network_mode"] = "none"
@@ -250,10 +189,14 @@ class Stage:
             options |= {"mem_limit": limits.memory_bytes, "memswap_limit": limits.memory_bytes}
         if limits.cpus is not None:
             options["nano_cpus"] = int(limits.cpus * 10**9)
+        if assumed.user:
+            options["user"] = assumed.user
+        if assumed.workdir:
+            options["working_dir"] = assumed.workdir
         try:
             self.container = self.client.containers.create(
                 self.image.id,
-                environment=environment(request),
+                environment=environment(request, assumed),
                 init=assumed.init,
                 labels=self.labels,
                 log_config=LogConfig(
@@ -289,8 +232,27 @@ class Stage:
     def close(self) -> list[str]:
         """Remove everything; returns the names of what could not be removed."""
         left = [item.name for item in reversed(self._made) if not discard(item)]
-        self._made.clear()
+        for made in (self._made, self.mounts, self._held, self.targets):
+            made.clear()
+        while self._disks:
+            self._disks.pop().close()
         return left
+
+
+def _paced(
+    tar: Iterator[bytes], what: str, say: Callable[[str], None], until: float
+) -> Iterator[bytes]:
+    """Hand on a stream, say how far it is, and give up when the time has passed."""
+    sent, said = 0, time.monotonic()
+    for block in tar:
+        now = time.monotonic()
+        if now > until:
+            raise HostFailed(f"{what}: not copied before the deadline", "raise the deadline")
+        if now - said >= SAY_EVERY:
+            said = now
+            say(f"{what}: {sent // MIB} MiB copied")
+        sent += len(block)
+        yield block
 
 
 def _not_started(text: str, code: int | None) -> Exception:
@@ -302,24 +264,3 @@ def _not_started(text: str, code: int | None) -> Exception:
     if _SUBJECT.search(message):
         return NotStarted(message, None)
     return HostFailed(f"the engine did not start the job's container: {message}")
-
-
-def environment(request: Request) -> dict[str, str]:
-    """Exactly what SageMaker sets: two variables and the request's own (contract 3.1)."""
-    return {
-        "TRAINING_JOB_NAME": request.name,
-        "TRAINING_JOB_ARN": request.arn,
-        **request.environment,
-    }
-
-
-def applied(container: Any) -> Limits:
-    """Limits that are in force, as the engine reports them; zero means none."""
-    config = container.attrs["HostConfig"]
-    pids = config.get("PidsLimit")
-    return Limits(
-        memory_bytes=config.get("Memory") or None,
-        shm_bytes=config.get("ShmSize") or None,
-        pids=pids if pids and pids > 0 else None,
-        cpus=(config.get("NanoCpus") or 0) / 10**9 or None,
-    )

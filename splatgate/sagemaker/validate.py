@@ -42,12 +42,35 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
 
 
 @functools.cache
-def _input_shape(operation: str) -> Any:
+def _model(service: str = "sagemaker") -> Any:
     # Importing botocore takes a third of a second; most verbs never need it.
     import botocore.session
 
-    model = botocore.session.get_session().get_service_model("sagemaker")
-    return model.operation_model(operation).input_shape
+    return botocore.session.get_session().get_service_model(service)
+
+
+@functools.cache
+def _input_shape(operation: str) -> Any:
+    return _model().operation_model(operation).input_shape
+
+
+@functools.cache
+def members_of_answer(operation: str, service: str = "sagemaker") -> tuple[str, ...]:
+    """Members of an operation's answer; none where the service has no such operation."""
+    if operation not in _model(service).operation_names:
+        return ()
+    shape = _model(service).operation_model(operation).output_shape
+    return tuple(shape.members) if shape else ()
+
+
+def unfit_members(request: Mapping[str, Any], operation: str, service: str) -> list[str]:
+    """Members of a request that an operation does not have, and those that it lacks."""
+    if operation not in _model(service).operation_names:
+        return [f"{service} has no {operation}"]
+    shape = _model(service).operation_model(operation).input_shape
+    known, needed = (shape.members, shape.required_members) if shape else ({}, ())
+    missing = [f"{name}: missing" for name in needed if name not in request]
+    return missing + [f"{name}: no such member" for name in request if name not in known]
 
 
 def _walk(shape: Any, value: object, path: str) -> Iterator[str]:

@@ -6,8 +6,11 @@ import hashlib
 
 import pytest
 
-from splatgate.container import cleanlog
+from splatgate.container import cleanlog, dockerfile
 from splatgate.outcomes import NotVerified
+
+#: hadolint's rule on the platform of FROM, which is a line of its own on the checklist.
+PLATFORM_RULE = "DL3029"
 
 
 @pytest.mark.build_completed
@@ -26,8 +29,23 @@ def test_build_ended_with_this_image(build, image, door):
     assert found == build["log_sha256"], "build.log was changed after the build; build again"
 
 
+@pytest.mark.build_completed
+def test_build_log_tells_of_no_failure(build_log, image):
+    """The build's log does not say that the build failed, or that it made another image.
+
+    A step killed for want of memory ends a build in its middle (K47), and whatever the tag named
+    before is pushed.
+    """
+    failed = cleanlog.failed(build_log)
+    assert not failed, f"the build failed: {failed}; mend it, and judge what it makes then"
+    made = cleanlog.made(build_log)
+    assert not made or image.image_id.removeprefix("sha256:").startswith(made), (
+        f"the log is of a build that made {made}, this image is {image.image_id}; give its own log"
+    )
+
+
 @pytest.mark.build_clean_log
-@pytest.mark.needs("test_build_ended_with_this_image")
+@pytest.mark.needs("test_build_ended_with_this_image", "test_build_log_tells_of_no_failure")
 def test_build_log_holds_no_unknown_warning_or_error(build_log):
     """The build's log holds no warning and no error, but those known to be harmless, each with its
     reason.
@@ -46,6 +64,39 @@ def test_build_log_holds_no_unknown_warning_or_error(build_log):
         raise NotVerified("the build log is empty")
     if cleanlog.ran(build_log) is False:
         raise NotVerified("every step came from the cache; build once without it (--no-cache)")
+
+
+@pytest.mark.build_clean_log
+def test_instructions_do_what_they_say(recipe):
+    """No instruction of the Dockerfile, or of the log, means something else than it seems to.
+
+    An unquoted `numpy>=2.0` installs any version and writes a file; `pip install torch` installs
+    another one each month (contract 6.1, trap 33); a comment after ENV becomes its value.
+    Source: hadolint DL3013; pip documentation, "Requirement Specifiers"; Dockerfile reference,
+    "ENV". A line is waived by `# hadolint ignore=RULE` before it.
+    """
+    found = [f for f in dockerfile.judge(recipe) if f.rule != PLATFORM_RULE]
+    assert not found, "; ".join(f"{f.rule} {f.reason} ({f.text})" for f in found)
+
+
+@pytest.mark.build_clean_log
+def test_no_variable_took_a_comment_along(image):
+    """No value of the image's environment holds a comment of the Dockerfile.
+
+    `ENV NAME value # why` makes the comment a part of the value, which no program expects.
+    Source: Dockerfile reference, "ENV": a `#` is a comment only at the start of a line.
+    """
+    found = {name: value for name, value in image.env.items() if dockerfile.comment(value)}
+    assert not found, f"a comment in the value: {found}; put it on a line of its own"
+
+
+@pytest.mark.build_platform
+def test_dockerfile_names_no_other_platform(recipe):
+    """Where FROM names a platform, it is linux/amd64 (guide, "linux/amd64 platform
+    specification").
+    """
+    found = [f for f in dockerfile.judge(recipe) if f.rule == PLATFORM_RULE]
+    assert not found, "; ".join(f"{f.reason} ({f.text})" for f in found)
 
 
 @pytest.mark.build_platform
@@ -69,5 +120,8 @@ def test_machine_code_is_for_x86_64(facts):
     A cross-built layer copied from an arm64 stage keeps its own machine code under an amd64 label.
     """
     found = {facts.python: facts.machine} | {lib.path: lib.machine for lib in facts.libraries}
+    if facts.other_machines is None:
+        raise NotVerified("recorded before the probe looked at every extension; record it anew")
+    found |= facts.other_machines
     wrong = {path: machine for path, machine in found.items() if machine != "x86_64"}
     assert not wrong, f"not x86-64: {wrong}; build every stage for linux/amd64"

@@ -5,7 +5,7 @@ import re
 import pytest
 from packaging.utils import canonicalize_name
 
-from splatgate.container import secrets
+from splatgate.container import dockerfile, secrets
 from splatgate.container.lock import allows
 from splatgate.container.sbom import listed
 from splatgate.facts import (
@@ -97,6 +97,22 @@ def test_every_installed_distribution_is_locked(facts, lock):
 
 
 @pytest.mark.build_supply_chain
+def test_history_installs_one_version_of_each_package(image):
+    """No command of the image's history installs whatever version there is.
+
+    `pip install torch` moved from driver 525 to 580 at one release: the same Dockerfile makes an
+    image that no host can run (contract 6.1, trap 33; K11). Source: hadolint DL3013; pip
+    documentation, "Requirement Specifiers".
+    """
+    found = [
+        reason
+        for layer in image.layers
+        for _, reason in dockerfile.command(dockerfile.history(layer.created_by))
+    ]
+    assert not found, f"{'; '.join(found)}; install from a lock with hashes"
+
+
+@pytest.mark.build_supply_chain
 def test_every_locked_requirement_has_one_version_and_a_hash(lock):
     """Each requirement of the lock names one version, and the hashes of its files.
 
@@ -117,6 +133,22 @@ def test_no_credentials_are_shipped(files):
     """
     found = whole(files, [x.path for x in files.leftovers if x.kind == "credentials"])
     assert not found, f"{', '.join(found)}; revoke them, add them to .dockerignore, build again"
+
+
+@pytest.mark.build_supply_chain
+def test_no_layer_keeps_what_a_later_one_removed(layers):
+    """No layer holds credentials or a repository, also where a later layer removed them.
+
+    `RUN rm` hides a file and ships it: whoever may pull the image may unpack each layer. Source:
+    Docker, "Build secrets"; CIS Docker Benchmark 4.10.
+    """
+    found = [
+        f"{x.path} ({x.kind}) in layer {layer.digest[:19]}"
+        for layer in layers
+        for x in layer.leftovers
+        if not any(part in x.path for part in PUBLISHED)
+    ]
+    assert not found, f"{', '.join(found)}; revoke it, and use RUN --mount=type=secret"
 
 
 @pytest.mark.build_supply_chain

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from splatgate.facts import MINIMUM_DRIVER, PROMPT
+from splatgate.container.cuda import MINIMUM_DRIVER
+from splatgate.facts import PROMPT
 from splatgate.gpu import TRAINS
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from splatgate import evidence
 from splatgate.evidence import Job, Limits
+from splatgate.sagemaker.assumptions import MIB
 from splatgate.sagemaker.channels import tree_hash
-from splatgate.sagemaker.instances import MIB
 from splatgate.sagemaker.request import Channel
 
 Run = Callable[..., Job]
@@ -65,7 +65,7 @@ def test_container_sees_sagemakers_world(run_job: Run, ask: Ask) -> None:
     # The engine adds three of its own, which SageMaker's hosts, being Docker's, add too.
     own = set(seen["env"]) - {"PATH", "HOME", "HOSTNAME", "LC_CTYPE"}
     given = {"TRAINING_JOB_NAME", "TRAINING_JOB_ARN", "MAX_ITERATIONS"}
-    assert own == given | {"FROM_IMAGE", "PYTHONUNBUFFERED"}
+    assert own == given | {"FROM_IMAGE", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
     assert own <= set(job.env_names)
     assert seen["env"]["TRAINING_JOB_NAME"] == "splatgate-smoke"
     assert seen["env"]["TRAINING_JOB_ARN"].endswith(":training-job/splatgate-smoke")

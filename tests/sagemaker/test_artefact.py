@@ -1,10 +1,30 @@
 """Production readiness: what the job leaves is one sound .ply, as good as the job says."""
 
+import numpy as np
 import pytest
 
-from splatgate.facts import PSNR_MARGIN, PSNR_TOLERANCE, SSIM_TOLERANCE
+from splatgate.facts import (
+    FAR,
+    FAR_TIMES,
+    MOVED,
+    OTHER_READING,
+    PSNR_FLAT,
+    PSNR_MARGIN,
+    PSNR_POSSIBLE,
+    PSNR_TOLERANCE,
+    SSIM_TOLERANCE,
+)
+from splatgate.outcomes import NotVerified
 from splatgate.provide import PLY, TRAINS, model_file
+from splatgate.sagemaker.result import values
 from splatgate.scene.splats import check_layout, check_logits
+
+#: What a model must be before its quality says anything.
+SOUND = (
+    "test_ply_holds_logits_and_log_scales",
+    "test_splats_lie_where_the_scene_is",
+    "test_no_other_reading_of_the_ply_fits_better",
+)
 
 
 @pytest.mark.production_ply
@@ -46,8 +66,79 @@ def test_ply_holds_logits_and_log_scales(splats, scene):
     assert not problems, "; ".join(problems)
 
 
-@pytest.mark.production_truth
+@pytest.mark.production_ply
 @pytest.mark.needs("test_ply_holds_logits_and_log_scales")
+def test_splats_lie_where_the_scene_is(splats, scene):
+    """Half of the Gaussians or more lie among the scene's points, in its own coordinates.
+
+    Exported in a trainer's normalised coordinates the model is nowhere for whoever has the
+    cameras (design, the trainer's contract).
+    """
+    middle = np.median(scene.points_xyz, axis=0)
+    spread = np.percentile(np.linalg.norm(scene.points_xyz - middle, axis=1), 90)
+    away = np.linalg.norm(splats.means - middle, axis=1)
+    outside = float((away > FAR_TIMES * spread).mean())
+    near = float(np.percentile(away, 90))
+    told = f"points within {spread:.3g} of their middle, Gaussians within {near:.3g}"
+    assert outside <= FAR, f"{outside:.0%} outside the scene ({told}); export world coordinates"
+    assert near >= spread / FAR_TIMES, f"shrunk ({told}); export world coordinates"
+
+
+@pytest.mark.production_ply
+@pytest.mark.needs("test_splats_lie_where_the_scene_is")
+def test_no_other_reading_of_the_ply_fits_better(readings, measured):
+    """Read as the layout says, the model renders best: bands, rotations, colours stand as they
+    should.
+
+    Colours without their constant are washed out in every viewer (K23), rotations in another
+    order are shards, bands in another order change colour with the view.
+    """
+    (layout, own), *others = readings.items()
+    # Of a model that shows nothing no reading is the right one.
+    least = max(own + OTHER_READING, measured.baselines.best)
+    better = {name: round(psnr, 2) for name, psnr in others if psnr > least}
+    assert not better, (
+        f"by {layout} reading {own:.2f} dB, by another {better}: written that way; write "
+        "(rgb - 0.5) / 0.28209, f_rest channel by channel, rotations w first"
+    )
+
+
+@pytest.mark.production_truth
+@pytest.mark.needs(*SOUND)
+def test_training_moved_the_splats(measured):
+    """At least half of the Gaussians are no longer the SfM points that they began as.
+
+    Where every rasterisation failed and was swallowed, or none was made, a model comes out all the
+    same: the points as they came (K21).
+    """
+    assert measured.moved >= MOVED, (
+        f"{measured.moved:.0%} of the Gaussians have moved from the SfM points, expected "
+        f"{MOVED:.0%}; do gradients reach them, and is what was trained exported?"
+    )
+
+
+@pytest.mark.production_truth
+@pytest.mark.needs(TRAINS)
+def test_logged_psnr_is_possible(truth, profile):
+    """The PSNR that a job logs rises from where it began, and to what a photograph allows.
+
+    54 dB at iteration 0 and at 25,000 came from a regulariser (K20).
+    """
+    metric = profile.log.metric("psnr")
+    if metric is None:
+        raise NotVerified("the subject profile names no metric that ends in `psnr`")
+    found = values(truth, metric.regex)
+    assert len(found) > 1, f"{len(found)} values of {metric.name} in the log; print one a line"
+    assert max(found) <= PSNR_POSSIBLE, (
+        f"{max(found):g} dB logged, no photograph allows {PSNR_POSSIBLE:g}; compute it from renders"
+    )
+    assert found[-1] - found[0] > PSNR_FLAT, (
+        f"PSNR went from {found[0]:g} to {found[-1]:g} dB; compute it from renders"
+    )
+
+
+@pytest.mark.production_truth
+@pytest.mark.needs(*SOUND)
 def test_reported_psnr_is_the_artefacts(measured, reported, profile):
     """What is reported is of the .ply: PSNR, view by view, as this suite renders it, and its size.
 
@@ -80,7 +171,7 @@ def test_reported_psnr_is_the_artefacts(measured, reported, profile):
 
 
 @pytest.mark.production_truth
-@pytest.mark.needs("test_ply_holds_logits_and_log_scales")
+@pytest.mark.needs(*SOUND)
 def test_views_held_out_are_the_declared_ones(reported, profile, scene):
     """Quality is reported on every eighth photograph of the byte-sorted names, from the first.
 
@@ -99,7 +190,7 @@ def test_views_held_out_are_the_declared_ones(reported, profile, scene):
 
 
 @pytest.mark.production_truth
-@pytest.mark.needs("test_ply_holds_logits_and_log_scales")
+@pytest.mark.needs(*SOUND)
 def test_artefact_beats_the_trivial_answers(measured):
     """Held-out quality is better than every answer that needs no training.
 

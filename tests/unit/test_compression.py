@@ -143,3 +143,12 @@ def test_records_are_read_back():
 
     record = Compression("t", "1", "20", (), (ToolRun("a", "b", 0, "", 0.1),), ())
     assert from_json(to_json(record), Compression, "here") == record
+
+
+def test_the_finder_takes_the_model_among_decoys(job):
+    for decoy in ("point_cloud.ply.tmp", ".half.ply", "._point_cloud.ply", "input.PLY.txt"):
+        (job / "model" / decoy).write_bytes(b"ply\n")
+    for folder in ("point_cloud/iteration_7000", "checkpoints", "folder.ply"):
+        (job / "model" / folder).mkdir(parents=True)
+        (job / "model" / folder / "point_cloud.ply").write_bytes(b"ply\n")
+    assert [member.path for member in compression.archived(job)] == ["point_cloud.ply"]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatgate.container import probe, running
+from splatgate.container.probe import code, elf, main, walk
 from splatgate.evidence import Facts, Image, from_json
 
 
@@ -22,10 +23,10 @@ def fatbin(entries):
         size = (size + 7) // 8 * 8
         head = struct.pack("<HHIQ", kind, 0x101, 64, size) + bytes(12) + struct.pack("<I", arch)
         body += head.ljust(64, b"\0") + bytes(size)
-    return struct.pack("<IHHQ", probe.FATBIN_MAGIC, 1, 16, len(body)) + body
+    return struct.pack("<IHHQ", elf.FATBIN_MAGIC, 1, 16, len(body)) + body
 
 
-def elf(section, machine=0x3E):
+def shared_object(section, machine=0x3E):
     """A minimal ELF64 file with the sections .shstrtab and .nv_fatbin."""
     names = b"\0.shstrtab\0.nv_fatbin\0".ljust(24, b"\0")  # sections of GPU code are aligned to 8
     offset = 64
@@ -45,7 +46,7 @@ def elf(section, machine=0x3E):
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([probe.PTX, probe.CUBIN]),
+            st.sampled_from([elf.PTX, elf.CUBIN]),
             st.sampled_from([70, 75, 80, 86, 89, 90]),
             st.integers(0, 200),
         ),
@@ -53,52 +54,187 @@ def elf(section, machine=0x3E):
     )
 )
 def test_architectures_are_read_from_the_headers(entries):
-    data = elf(fatbin(entries[:4]) + fatbin(entries[4:]))
-    machine, section = probe.elf_section(data, b".nv_fatbin")
-    cubins, ptx = probe.fatbin_architectures(data, *section)
+    data = shared_object(fatbin(entries[:4]) + fatbin(entries[4:]))
+    machine, section = elf.elf_section(data, b".nv_fatbin")
+    cubins, ptx = elf.fatbin_architectures(data, *section)
     assert machine == "x86_64"
-    assert cubins == sorted({a for k, a, _ in entries if k == probe.CUBIN})
-    assert ptx == sorted({a for k, a, _ in entries if k == probe.PTX})
+    assert cubins == sorted({a for k, a, _ in entries if k == elf.CUBIN})
+    assert ptx == sorted({a for k, a, _ in entries if k == elf.PTX})
 
 
 def test_an_arm_library_is_told_by_its_machine():
-    assert probe.elf_section(elf(b"", machine=0xB7), b".nv_fatbin")[0] == "aarch64"
+    assert elf.elf_section(shared_object(b"", machine=0xB7), b".nv_fatbin")[0] == "aarch64"
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_hang_or_break_the_reader(data):
-    probe.elf_section(data.ljust(64, b"\0"), b".nv_fatbin")
-    probe.fatbin_architectures(data, 0, len(data))
+    elf.elf_section(data.ljust(64, b"\0"), b".nv_fatbin")
+    elf.fatbin_architectures(data, 0, len(data))
 
 
-def test_optional_imports_are_not_required():
+@given(st.binary(max_size=300))
+def test_no_bytes_break_the_reader_of_links(data):
+    elf.needed(b"\x7fELF\x02".ljust(64, b"\1") + data)
+
+
+def test_links_are_read_from_a_real_library():
+    import _ctypes
+
+    path = getattr(_ctypes, "__file__", None)
+    if path is None:
+        pytest.skip("this interpreter has its extensions inside")
+    assert any(name.startswith("libc.") for name in elf.needed(Path(path).read_bytes()))
+
+
+def test_late_and_tried_imports_are_told_apart():
     tree = ast.parse(
-        "import a.b\nfrom c import d\nfrom . import e\n"
-        "try:\n    import f\nexcept ImportError:\n    import g\n"
-        "if TYPE_CHECKING:\n    import h\ndef x():\n    import late\n"
+        "import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\n"
+        "try:\n    import h\nexcept ImportError:\n    import i\n"
+        "if TYPE_CHECKING:\n    import j\ndef x():\n    import late\n"
     )
-    assert probe.imported(tree) == {"a.b", "c", "g", "late"}
+    needed, tried = code.imported(tree, "pkg.sub")
+    assert needed == {
+        "a.b": set(),
+        "c": {"d"},
+        "pkg.sub": {"e"},
+        "pkg.sub.f": {"g"},
+        "i": set(),
+        "late": set(),
+    }
+    assert tried == {"h": set()}
+
+
+def test_the_closure_follows_the_trainers_own_modules(tmp_path):
+    (tmp_path / "pkg").mkdir()
+    files = {
+        "train.py": "try:\n    from pkg.main import go\nexcept Exception:\n    raise\n",
+        "pkg/__init__.py": "",
+        "pkg/main.py": "from .helpers import x\ndef go():\n    import numpy\n",
+        "pkg/helpers.py": "import argparse\nx = 1\nopen('configs/base.yaml')\n",
+        "other.py": "import never_installed\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found, modules, tried, settings = code.sources(str(tmp_path / "train.py"))
+    assert len(found) == 5
+    assert {"pkg.main", "pkg.helpers", "numpy", "argparse"} <= set(modules)
+    assert modules["pkg.main"] == ["go"]
+    assert "never_installed" not in modules
+    assert not tried
+    assert settings == {"configs/base.yaml": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("def f():\n    return nowhere\n", ["nowhere"]),
+        ("import os\nclass A:\n    x = os\n    def f(self):\n        return __class__, x\n", ["x"]),
+        ("def f():\n    global late\n    late = 1\ndef g():\n    return late\n", []),
+        ("from os import *\npath\nnowhere\n", []),
+        ("try:\n    import a\nexcept ImportError as e:\n    a = None\nprint(a, __file__)\n", []),
+        ("x: int\n[y for y in range(3)]\nlambda z: z\n", []),
+        ("def f(a: 'Missing', *b, c=1, **d) -> 'Missing':\n    return a, b, c, d\n", []),
+        ("if x := 1:\n    del x\n", []),
+    ],
+    ids=["free", "class", "global", "star", "except", "scopes", "annotation", "walrus"],
+)
+def test_names_that_nothing_binds(text, names):
+    assert code.undefined(text.encode(), "x.py") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("open('a/b.yaml')", {"a/b.yaml"}),
+        ("open('out.json', 'w')", set()),
+        ("open('out.json', mode='w')", set()),
+        ("p.add_argument('--config', default='/etc/x.toml')", {"/etc/x.toml"}),
+        ("open('/opt/ml/input/config/hyperparameters.json')", set()),
+        ("print('a.yaml')", set()),
+    ],
+    ids=["open", "write", "mode", "default", "mount", "word"],
+)
+def test_settings_opened_by_default(text, names):
+    assert code.opened(ast.parse(text)) == names
+
+
+def test_the_script_behind_an_entry_point_is_found(tmp_path):
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "start.sh").write_text(f'#!/bin/sh\nexec python3 {tmp_path}/train.py "$@"\n')
+    (tmp_path / "module.sh").write_text("#!/bin/sh\nexec python3 -u -m json.tool\n")
+    (tmp_path / "console").write_text("#!/usr/bin/env python3\n")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
+    here = str(tmp_path)
+    assert code.locate(["python", "train.py"], here) == f"{here}/train.py"
+    assert code.locate([f"{here}/start.sh"], "/") == f"{here}/train.py"
+    assert code.locate([f"{here}/module.sh"], "/").endswith("json/tool.py")
+    assert code.locate([f"{here}/console"], "/") == f"{here}/console"
+    assert code.locate(["python", "-m", "json.tool"], "/").endswith("json/tool.py")
+    assert code.locate([sys.executable], "/") is None
+    assert code.locate([], "/") is None
 
 
 def test_the_probe_answers_in_the_shape_of_facts(tmp_path):
-    (tmp_path / "train.py").write_text("import json, no_such_module\n")
+    script = tmp_path / "train.py"
+    script.write_text("import json, no_such_module\nfrom json import no_such_name\n")
     (tmp_path / "broken.py").write_text("  x = 1\n")
-    ask = {"entry_script": str(tmp_path / "train.py"), "source": str(tmp_path), "paths": ["/tmp"]}
+    ask = {"entrypoint": ["python", str(script)], "workdir": "/", "paths": ["/tmp"]}
     done = subprocess.run(
-        [sys.executable, "-", json.dumps(ask)],
-        input=Path(probe.__file__).read_bytes(),
-        capture_output=True,
-        check=True,
+        [sys.executable, "-", json.dumps(ask)], input=probe.text(), capture_output=True, check=True
     )
     facts = from_json(done.stdout, Facts, "probe")
+    assert facts.entry_script == str(script)
     assert facts.writable == {"/tmp": True}
-    assert {i.module: bool(i.error) for i in facts.imports} == {
-        "json": False,
-        "no_such_module": True,
-    }
+    said = {i.module: i.error for i in facts.imports}
+    assert said["no_such_module"].startswith("ModuleNotFoundError")
+    assert said["json"] == "ImportError: cannot import name 'no_such_name' from 'json'"
     errors = {Path(s.path).name: s.error for s in facts.sources}
     assert errors["train.py"] is None
     assert errors["broken.py"].startswith("IndentationError")
+    assert facts.unresolved is not None
+    assert facts.other_machines == {}
+
+
+def test_any_python_from_3_8_on_reads_the_probe():
+    ast.parse(probe.text(), feature_version=(3, 8))
+
+
+def test_a_folder_twice_on_the_path_is_one_install(tmp_path, monkeypatch):
+    for folder, versions in {"one": ["1.0"], "two": ["1.0", "2.0"]}.items():
+        for version in versions:
+            info = tmp_path / folder / f"thing-{version}.dist-info"
+            info.mkdir(parents=True)
+            (info / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n"
+            )
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / n) for n in ("one", "one", "link", "two")])
+    found = [(d["version"], Path(d["folder"]).name) for d in main.distributions()]
+    assert found == [("1.0", "one"), ("1.0", "two"), ("2.0", "two")]
+
+
+def test_a_crash_of_one_import_leaves_the_rest(tmp_path):
+    (tmp_path / "bad.py").write_text("import os\nos.abort()\n")
+    modules, path = {"bad": [], "json": ["loads"]}, [str(tmp_path)]
+    seen = main.attempts(main.begin(modules, path), modules, path, [])
+    assert set(seen["failed"]) == {"bad"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/usr/lib/x86_64-linux-gnu/libcuda.so.550.54", "driver"),
+        ("/usr/local/cuda/lib64/stubs/libcuda.so", None),
+        ("/usr/local/cuda/compat/libcuda.so.1", "compat"),
+        ("/usr/local/cuda/lib64/libcudart.so.12.4.127", "cudart"),
+        ("/usr/local/cuda/bin/nvcc", "toolkit"),
+        ("/usr/lib/libnvidia-ml.so.1", "driver"),
+        ("/usr/lib/libcudadevrt.a", None),
+    ],
+)
+def test_files_of_cuda_are_told_apart(path, kind):
+    assert walk.kind_of(path, path.rpartition("/")[2], 0o100644) == kind
 
 
 def an_image(entrypoint, workdir="/"):

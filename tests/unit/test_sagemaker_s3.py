@@ -115,6 +115,25 @@ def test_uncompressed_output_is_sent_file_by_file(s3: Any, tmp_path: Path) -> No
     assert upload(s3, request, tmp_path) == ["s3://bucket/splatgate-smoke/output/model/more/a.json"]
 
 
+def test_checkpoints_are_sent_to_their_own_place(s3: Any, tmp_path: Path) -> None:
+    """Uncompressed, below CheckpointConfig's S3Uri, where the next attempt finds them again."""
+    (tmp_path / "checkpoints/more").mkdir(parents=True)
+    (tmp_path / "checkpoints/more/step.pt").write_text("state")
+    raw = {**smoke_request().raw, "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"}}
+    request = replace(smoke_request(), raw=raw, checkpoint_uri="s3://bucket/ck/job/")
+    assert upload(s3, request, tmp_path) == ["s3://bucket/ck/job/more/step.pt"]
+    source = channel("s3://bucket/ck/job/")
+    assert download(s3, source, tmp_path / "back") == ["more/step.pt"]
+
+
+def test_fast_file_takes_whole_folders_only(s3: Any, tmp_path: Path) -> None:
+    partial = replace(channel("s3://bucket/s/scene1"), mode="FastFile")
+    with pytest.raises(BadInput, match="end s3://bucket/s/scene1 with /"):
+        download(s3, partial, tmp_path)
+    whole = replace(partial, uri="s3://bucket/s/scene1/")
+    assert download(s3, whole, tmp_path) == ["images/a b.jpg", "sparse/0/cameras.bin"]
+
+
 class Answers:
     """Stands for the training host: keeps what it was given and returns a finished job."""
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splatgate.container import lock, probe, sbom, secrets
+from splatgate.container import lock, sbom, secrets
+from splatgate.container.probe import walk
 from splatgate.evidence import Distribution, Facts, Image, Package
 from splatgate.facts import OCI
 
@@ -153,7 +154,7 @@ def root(tmp_path):
 
 
 def test_the_walk_finds_each_leftover_and_no_more(root):
-    seen = probe.files(str(root), [str(root / "mounted")])
+    seen = walk.files(str(root), [str(root / "mounted")])
     left = {os.path.relpath(x["path"], root): x["kind"] for x in seen["leftovers"]}
     assert left == {
         "work/=2.0": "redirected",
@@ -173,7 +174,7 @@ def test_the_walk_finds_each_leftover_and_no_more(root):
 
 
 def test_a_walk_out_of_time_says_so(root):
-    assert probe.files(str(root), [], limit=-1)["complete"] is False
+    assert walk.files(str(root), [], limit=-1)["complete"] is False
 
 
 def test_installed_packages_are_read_from_dpkg(tmp_path):
@@ -182,7 +183,7 @@ def test_installed_packages_are_read_from_dpkg(tmp_path):
         "Description: x\n Package: not this\n\n"
         "Package: b\nStatus: deinstall ok config-files\nVersion: 1\n\n"
     )
-    assert probe.packages(str(tmp_path / "status")) == [
+    assert walk.packages(str(tmp_path / "status")) == [
         {"name": "a", "version": "1:2-3", "architecture": "amd64"}
     ]
-    assert probe.packages(str(tmp_path / "none")) == []
+    assert walk.packages(str(tmp_path / "none")) == []

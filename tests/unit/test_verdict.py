@@ -67,6 +67,27 @@ def test_a_failure_whose_needs_held_stands():
     assert found["b"] == (State.FAILED, None)
 
 
+def test_what_broke_on_what_its_need_explains_is_blocked_and_breaks_no_chain():
+    broke = {"error": True, "reason": "error in call: AttributeError: 'NoneType' …"}
+    chain = [
+        check("torch", State.FAILED),
+        check("cuda", State.NOT_VERIFIED, ["torch"], **broke),
+        check("kernels", State.FAILED, ["cuda"]),
+    ]
+    assert {name: state for name, (state, _) in states(*chain).items()} == {
+        "torch": State.FAILED,
+        "cuda": State.BLOCKED,
+        "kernels": State.BLOCKED,
+    }
+    assert not any(c.error for c in verdict.settle(chain))
+
+
+def test_what_broke_by_itself_stays_an_error():
+    broke = {"error": True, "reason": "error in call: KeyError: 'a'"}
+    (found,) = verdict.settle([check("cuda", State.NOT_VERIFIED, **broke)])
+    assert (found.state, found.error) == (State.NOT_VERIFIED, True)
+
+
 def test_a_pass_is_never_taken_back():
     found = states(check("a", State.FAILED), check("b", State.PASSED, ["a"]))
     assert found["b"] == (State.PASSED, None)

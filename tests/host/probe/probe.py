@@ -41,6 +41,11 @@ def may_write(folder):
     return "yes"
 
 
+def size_of(path):
+    found = os.statvfs(path)
+    return found.f_frsize * found.f_blocks
+
+
 def cgroup(*paths):
     for path in paths:
         try:
@@ -74,6 +79,8 @@ def saw():
                 *(os.path.join(data, name) for name in os.listdir(data)),
             ]
         },
+        "disk": {path: size_of(path) for path in (ML, "/tmp")},
+        "tmp": oct(os.stat("/tmp").st_mode & 0o7777),
         "shm": shm.f_frsize * shm.f_blocks,
         "memory": cgroup(
             "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"
@@ -139,6 +146,17 @@ def act(word, value):
         print("hanging", flush=True)
         while True:
             time.sleep(0.1)
+    elif word == "wait":
+        if len(os.listdir(f"{ML}/checkpoints")) < int(value):
+            act("hang", "")
+    elif word == "fill":
+        try:
+            with open(value, "wb") as file:
+                for _ in range(256):
+                    file.write(bytes(1024 * 1024))
+            print("filled", value, "not full", flush=True)
+        except OSError as error:
+            print("filled", value, error.strerror, flush=True)
     elif word == "eat":
         held = []
         while True:
@@ -151,7 +169,8 @@ def act(word, value):
 def main():
     print("saw", json.dumps(saw()), flush=True)
     given = read(f"{ML}/input/config/hyperparameters.json")
-    for step in json.loads(given.get("do", "[]")) if isinstance(given, dict) else []:
+    do = given.get("do") if isinstance(given, dict) else None
+    for step in json.loads(do or os.environ.get("DO", "[]")):
         word, _, value = step.partition(" ")
         act(word, value)
 

@@ -1,0 +1,142 @@
+"""Sees what a registry serves, and gives the same manifest another tag.
+
+Any registry is asked over the distribution API, Amazon ECR through boto3.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from splatgate.container.distribution import Distribution, Manifest, RegistryError
+from splatgate.container.ecr import Ecr
+from splatgate.container.reference import Reference, parse
+from splatgate.evidence import Answer, BadInput, Child, Registry, Served
+
+#: BuildKit's mark on a child that is no image (docs/attestations/attestation-storage.md).
+ATTESTATION = "vnd.docker.reference.type"
+
+
+class Client(Protocol):
+    """One repository of a registry."""
+
+    def manifest(self, reference: str) -> Manifest | None:
+        """The manifest of a tag or digest, or None where there is none."""
+
+    def tags(self) -> tuple[dict[str, str], bool]:
+        """The digest of each tag, and whether these are all tags."""
+
+    def put(self, manifest: Manifest, tag: str) -> None:
+        """Store a manifest under a tag."""
+
+    def mutable(self, tag: str) -> bool | None:
+        """Whether a tag may be moved; None: it does not say."""
+
+    def pushed(self, digest: str) -> datetime | None:
+        """When a manifest was pushed; None: it does not say."""
+
+
+def client(where: Reference) -> Client:
+    """The way to ask about a repository."""
+    return Ecr(where) if where.ecr else Distribution(where)
+
+
+def look(ref: str, requested: str | None = None) -> Registry:
+    """See what registries serve under ``ref``, and under the TrainingImage of a request.
+
+    A registry that gives no answer is no error here: the record says so.
+    """
+    found, there = ask(ref)
+    tags: dict[str, str] = {}
+    complete = False
+    if there and found.served:
+        # A registry may serve a manifest and keep its list of tags to itself.
+        with suppress(RegistryError):
+            tags, complete = there.tags()
+    return Registry(
+        image=found,
+        request=ask(requested)[0] if requested else None,
+        tags=tags,
+        tags_complete=complete,
+        seen=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def ask(ref: str) -> tuple[Answer, Client | None]:
+    """What a registry serves under a reference, and the way to ask it for more."""
+    try:
+        where = parse(ref)
+        if where.host is None:
+            raise RegistryError(f"image {ref}: names no registry; give HOST/NAME:TAG")
+        there = client(where)
+        served = serve(there, where, ref)
+        if served is None:
+            return Answer(ref), there
+        found = Answer(ref, served, mutable=False if where.digest else None)
+        # Who may pull need not be allowed to ask for these.
+        with suppress(RegistryError):
+            if where.digest is None:
+                found = replace(found, mutable=there.mutable(where.manifest))
+        with suppress(RegistryError):
+            pushed = there.pushed(served.digest)
+            found = replace(found, pushed=pushed.isoformat() if pushed else None)
+        return found, there
+    except BadInput as error:
+        return Answer(ref, error=str(error)), None
+
+
+def serve(there: Client, where: Reference, ref: str) -> Served | None:
+    """What a repository serves under a reference, the images of an index included."""
+    manifest = there.manifest(where.manifest)
+    if manifest is None:
+        return None
+    children = []
+    for entry in manifest.document.get("manifests") or ():
+        platform = entry.get("platform") or {}
+        attests = (entry.get("annotations") or {}).get(ATTESTATION)
+        child = None if attests else there.manifest(str(entry.get("digest")))
+        children.append(
+            Child(
+                digest=str(entry.get("digest")),
+                media_type=str(entry.get("mediaType")),
+                platform=f"{platform.get('os')}/{platform.get('architecture')}",
+                attests=attests,
+                image_id=child.image_id if child else None,
+            )
+        )
+    layers = manifest.document.get("layers") or ()
+    return Served(
+        ref=ref,
+        digest=manifest.digest,
+        media_type=manifest.media_type,
+        image_id=manifest.image_id,
+        bytes=sum(int(layer.get("size", 0)) for layer in layers),
+        children=tuple(children),
+    )
+
+
+def promote(ref: str, digest: str, tag: str) -> Served:
+    """Give the manifest ``digest`` of a repository the tag ``tag``, byte for byte, and read it
+    back.
+
+    Raises:
+        BadInput: it is not there, the registry refuses the tag, or serves something else under it.
+    """
+    where = parse(ref)
+    there = client(where)
+    manifest = there.manifest(digest)
+    if manifest is None:
+        raise RegistryError(
+            f"{where.repository}: no manifest {digest}; push the image that was judged"
+        )
+    there.put(manifest, tag)
+    to = f"{where.repository}:{tag}"
+    served = serve(there, replace(where, tag=tag, digest=None), to)
+    if served is None or served.digest != digest:
+        found = served.digest if served else "nothing"
+        raise RegistryError(
+            f"{to}: serves {found} after {digest} was given the tag; look who moved it"
+        )
+    return served

@@ -1,0 +1,1 @@
+"""From a failed job to the line of the checklist that explains it."""

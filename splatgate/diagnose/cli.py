@@ -1,0 +1,226 @@
+"""Verb ``diagnose``: from a failed job to the line of the checklist that explains it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from splatgate.diagnose import collect, emergency, unusual
+from splatgate.diagnose.bundle import GOOD, Bundle, load
+from splatgate.diagnose.checks import of_definition
+from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
+from splatgate.diagnose.note import NOTE, note, reproduction
+from splatgate.evidence import BadInput, to_json, write_bytes
+from splatgate.run import ROOT
+
+SCHEMA = "splatgate/diagnose/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """``diagnose --json``."""
+
+    ranked: tuple[Explanation, ...]
+    unknown: bool
+    #: Whether any service says that something failed.
+    failed: bool
+    last_words: tuple[Quote, ...]
+    unusual: tuple[str, ...]
+    #: What could not be collected, and what would allow it.
+    missing: tuple[dict[str, str], ...]
+    #: Files of the bundle that say nothing known.
+    unread: tuple[str, ...]
+    #: The command that runs the same request here, or None.
+    reproduce: str | None
+    bundle: str
+    note: str
+    schema: str = SCHEMA
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit status 0: there is a diagnosis, or nothing known is wrong; 3: nothing could be read."""
+    parser = argparse.ArgumentParser(
+        prog="splatgate diagnose",
+        description="Explain a failed training job by the lines of the checklist. Collects from "
+        "AWS, reading only, or reads a bundle: a folder, archive or file of what the AWS CLI "
+        "prints (describe-training-job, get-log-events, get-execution-history, …) or of logs.",
+    )
+    parser.add_argument(
+        "target", nargs="?", help="a training job's name or ARN, an execution's ARN, or a bundle"
+    )
+    parser.add_argument("--last-failed", action="store_true", help="the job that failed last")
+    parser.add_argument("--good", metavar="BUNDLE", help="a job that went well, to compare with")
+    parser.add_argument("--out", metavar="DIR", help="where bundle and note go (build/diagnose/…)")
+    parser.add_argument("--image", metavar="REF", help="runs the reproduction instead of its own")
+    parser.add_argument("--scene", metavar="DIR", help="what the reproduction trains on")
+    parser.add_argument("--profile", help="AWS profile")
+    parser.add_argument("--region", help="AWS Region")
+    parser.add_argument(
+        "--no-redact", action="store_true", help="keep account numbers, signed URLs, credentials"
+    )
+    emergency = parser.add_argument_group("emergency")
+    emergency.add_argument(
+        "--last-good", action="store_true", help="list the digests that last worked, newest first"
+    )
+    emergency.add_argument(
+        "--rollback", metavar="DIGEST", help="show the state machine's change back to a digest"
+    )
+    emergency.add_argument("--machine", metavar="ARN", help="the state machine to change")
+    emergency.add_argument("--repository", help="of the digest, where the definition names none")
+    emergency.add_argument("--apply", action="store_true", help="make the change")
+    parser.add_argument("--json", action="store_true", help="the report on standard output")
+    options = parser.parse_args(argv)
+    if options.last_good or options.rollback:
+        return _emergency(options)
+    if bool(options.target) == options.last_failed:
+        raise BadInput("name a job, an execution or a bundle, or give --last-failed (one of them)")
+
+    folder, out = _bundle(options)
+    bundle = load(folder)
+    diagnosis = explain(bundle)
+    odd = _unusual(bundle, folder, options.good)
+    command = reproduction(bundle, out, options.image, options.scene)
+    path = out / NOTE
+    write_bytes(path, note(bundle, diagnosis, odd, command).encode())
+    report = Report(
+        diagnosis.ranked,
+        diagnosis.unknown,
+        diagnosis.failed,
+        diagnosis.last_words,
+        tuple(odd),
+        tuple(bundle.missing),
+        tuple(bundle.unread),
+        command,
+        str(folder),
+        str(path),
+    )
+    sys.stderr.write(summary(diagnosis, report))
+    if options.json:
+        sys.stdout.write(to_json(report).decode())
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _bundle(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The folder or file that holds the bundle, and the folder that the note goes to."""
+    if options.target and Path(options.target).exists():
+        source = Path(options.target)
+        return source, _out(options.out, source.name.partition(".")[0])
+    if options.target and ("/" in options.target and not options.target.startswith("arn:")):
+        raise BadInput(f"{options.target}: no such bundle")
+    client = _clients(options)
+    with tempfile.TemporaryDirectory(prefix="splatgate-diagnose-") as temporary:
+        probe = collect.Collector(client, Path(temporary), _say, not options.no_redact)
+        target = probe.last_failed() if options.last_failed else options.target
+    out = _out(options.out, target.rpartition(":")[2].rpartition("/")[2])
+    folder = out / "bundle"
+    collect.Collector(client, folder, _say, not options.no_redact).collect(target)
+    return folder, out
+
+
+def _clients(options: argparse.Namespace) -> Callable[[str], Any]:
+    """Makes boto3's clients, each once.
+
+    Raises:
+        BadInput: no Region or no such profile.
+    """
+    import boto3
+    import botocore.config
+    import botocore.exceptions
+
+    # The services' own advice for throttling: back off, and try again for a while.
+    config = botocore.config.Config(retries={"mode": "adaptive", "max_attempts": 12})
+    try:
+        session = boto3.Session(profile_name=options.profile, region_name=options.region)
+        session.client("sagemaker", config=config)
+    except botocore.exceptions.BotoCoreError as error:
+        what = options.target or "diagnose"
+        raise BadInput(f"{what}: no such bundle, and no way to AWS: {error}") from None
+    return functools.cache(lambda service: session.client(cast(Any, service), config=config))
+
+
+def _emergency(options: argparse.Namespace) -> int:
+    """``--last-good`` and ``--rollback``."""
+    import botocore.exceptions
+
+    client = _clients(options)
+    try:
+        if options.last_good:
+            found = emergency.of_jobs(client)
+            for good in found:
+                _say(f"{good.digest}  {good.image}  {good.what}  {good.when}")
+            if not found:
+                _say("no training job of this account and Region has succeeded")
+            if options.json:
+                sys.stdout.write(to_json({"last_good": found}).decode())
+            return 0
+        if not options.machine:
+            raise BadInput("--rollback needs --machine ARN: the state machine to change")
+        out = _out(options.out, "rollback")
+        diff, worse, undo = emergency.rollback(
+            client,
+            options.machine,
+            options.rollback,
+            out,
+            lambda definition: of_definition(definition, options.machine),
+            options.repository,
+            options.apply,
+        )
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise BadInput(" ".join(str(error).split())) from None
+    _say(diff)
+    for finding in worse:
+        _say(f"new in the judgement: {finding}")
+    _say("applied" if options.apply else "not applied; add --apply to make this change")
+    _say(f"undo: {undo}")
+    if options.json:
+        report = {"diff": diff, "worse": worse, "applied": options.apply, "undo": undo}
+        sys.stdout.write(to_json(report).decode())
+    return 0
+
+
+def _out(asked: str | None, name: str) -> Path:
+    out = Path(asked) if asked else ROOT / "build" / "diagnose" / name
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _unusual(bundle: Bundle, folder: Path, good: str | None) -> list[str]:
+    """Differences to the good job that was named, or that was collected with the bundle."""
+    beside = folder / GOOD
+    if good is None and not beside.is_dir():
+        return []
+    return unusual.unusual(bundle, load(Path(good) if good else beside))
+
+
+def summary(diagnosis: Diagnosis, report: Report) -> str:
+    """What a person on call reads first."""
+    lines = [""]
+    for number, found in enumerate(diagnosis.ranked, 1):
+        lines.append(f"{number}. {found.item}: {found.cause}")
+        lines += [f"     {quote.source}: {quote.line[:160]}" for quote in found.evidence[:3]]
+        lines.append(f"   → {found.remedy}")
+    if diagnosis.unknown:
+        told = (
+            "UNKNOWN: something failed, and nothing known explains it. Its last words:"
+            if diagnosis.failed
+            else "Nothing that is known went wrong here."
+        )
+        lines.append(told)
+        lines += [f"     {quote.source}: {quote.line[:200]}" for quote in diagnosis.last_words]
+    if report.unusual:
+        lines += ["", "Unusual against the last good job:", *(f"   {u}" for u in report.unusual)]
+    if report.reproduce:
+        lines += ["", "See it again here:", f"   {report.reproduce}"]
+    lines += ["", f"note: {report.note}", ""]
+    return "\n".join(lines)

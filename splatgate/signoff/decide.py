@@ -1,0 +1,280 @@
+"""From records to a sign-off. Pure: it reads no file and asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+
+from splatgate import verdict
+from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist, Item
+from splatgate.evidence import Origin
+from splatgate.record import Check, State
+from splatgate.signoff.document import (
+    Bound,
+    Change,
+    Compared,
+    Line,
+    Missing,
+    Signoff,
+    Source,
+    Unseen,
+    Waived,
+)
+from splatgate.signoff.intake import Refusal, Taken
+from splatgate.signoff.measures import Measured
+from splatgate.signoff.policy import SOON_DAYS, Named
+
+#: Exit status of a gate whose evidence is missing or refused.
+EXIT_MISSING = 2
+#: Of two answers to one check the graver stands: machines that disagree are a doubt.
+GRAVITY = (State.FAILED, State.BLOCKED, State.PASSED, State.NOT_VERIFIED)
+#: How the checks of a lane are run, given the image's reference.
+COMMANDS = {
+    "container": "python -m splatgate judge --image {ref} --lane container",
+    "sagemaker": "python -m splatgate judge --image {ref} --lane container --lane sagemaker",
+    "gpu": "python -m splatgate judge --image {ref} --lane gpu",
+    "live": "pytest tests/live --live",
+}
+
+
+def merge(records: Iterable[Taken], catalogue: Iterable[Check]) -> tuple[Check, ...]:
+    """One answer to each check. What the catalogue lists and no record ran is not verified."""
+    found: dict[tuple[str, bool], Check] = {}
+    for taken in records:
+        for check in taken.record.checks:
+            supporting = check.supporting or (taken.process and check.lane == "gpu")
+            key = (check.node, supporting)
+            one = replace(check, supporting=supporting)
+            known = found.get(key)
+            if known is None or GRAVITY.index(one.state) < GRAVITY.index(known.state):
+                found[key] = one
+    counted = {node for node, supporting in found if not supporting}
+    missing = [c for c in catalogue if c.node not in counted]
+    shown = {c.node: c for (_, s), c in found.items() if s and c.state != State.NOT_VERIFIED}
+    kept = [c for (node, s), c in found.items() if not s or node in shown]
+    return verdict.settle([*kept, *missing])
+
+
+def lines(checks: Sequence[Check], named: Named, checklist: Checklist) -> tuple[Line, ...]:
+    """Every line of the checklist, those that the policy requires counted by its lanes."""
+    cells, found = named.cells(checklist), []
+    decisive = [replace(c, level="must") if c.name in named.policy.promotes else c for c in checks]
+    for item in checklist.item:
+        mine = tuple(c for c in decisive if c.item == item.id)
+        required = cells.get(item.id, ())
+        # Judged by the lanes of the policy; what else was seen is shown, and a failure counts.
+        narrowed = replace(item, required=required, extra=_others(item, required))
+        state = verdict.item_state(narrowed, mine)
+        found.append(
+            Line(
+                id=item.id,
+                section=SECTIONS[item.section],
+                sentence=item.sentence,
+                required=required,
+                state=state.state
+                if required or state.state == State.FAILED
+                else _seen(state.lanes),
+                lanes=state.lanes,
+                remedy=item.remedy,
+                why=item.why,
+                cause=CAUSES[item.cause],
+                ours=item.ours,
+                checks=mine,
+            )
+        )
+    return tuple(found)
+
+
+def _others(item: Item, required: Sequence[str]) -> tuple[str, ...]:
+    return tuple(lane for lane in (*item.required, *item.extra) if lane not in required)
+
+
+def _seen(lanes: Mapping[str, State]) -> State:
+    """State of a line that the policy does not require: held where any lane holds it."""
+    return State.HELD if State.HELD in lanes.values() else State.NOT_VERIFIED
+
+
+def missing(
+    found: Sequence[Line], checklist: Checklist, ref: str, gpus: Sequence[str]
+) -> list[Missing]:
+    """Required cells without passed evidence."""
+    gaps = []
+    for line in found:
+        for lane in line.required:
+            if line.lanes[lane] in (State.HELD, State.FAILED):
+                continue
+            mine = [c for c in line.checks if c.lane == lane and c.state != State.PASSED]
+            if f"{line.id}/{lane}" in checklist.open:
+                reason = "no check yet"
+            elif mine:
+                first = next((c for c in mine if c.state == State.BLOCKED), mine[0])
+                by = (first.blocked_by or "").rpartition("::")[2]
+                reason = f"blocked by {by}" if by else first.reason.partition("\n")[0] or "not run"
+            else:
+                reason = "supporting evidence only" if line.checks else "not run"
+            where = f"  # on {' or '.join(gpus)}" if lane == "gpu" and gpus else ""
+            gaps.append(Missing(line.id, lane, reason, COMMANDS[lane].format(ref=ref) + where))
+    return gaps
+
+
+def waivers(found: Sequence[Line], named: Named, today: date) -> list[Waived]:
+    """The policy's waivers that have not ended."""
+    states = {line.id: line.state for line in found}
+    return [
+        Waived(
+            item=w.item,
+            reason=w.reason,
+            owner=w.owner,
+            expires=w.expires,
+            days_left=(w.expires - today).days,
+            state=states[w.item],
+            soon=(w.expires - today).days <= SOON_DAYS,
+        )
+        for w in named.policy.waiver
+        if w.expires >= today
+    ]
+
+
+def bounds(measured: Measured, named: Named) -> list[Bound]:
+    """The policy's thresholds against what was measured."""
+    found = []
+    for threshold in named.policy.threshold:
+        value = measured.values.get(threshold.measure)
+        found.append(Bound(threshold, value, None if value is None else threshold.holds(value)))
+    return found
+
+
+def weigh(
+    found: Sequence[Line],
+    gaps: Sequence[Missing],
+    waived: Sequence[Waived],
+    bound: Sequence[Bound],
+    refused: Sequence[Refusal],
+) -> tuple[str, str, int]:
+    """Verdict, one sentence why, and exit status; counted from the list of what is required."""
+    accepted = {w.item for w in waived}
+    required = [line for line in found if line.required or line.state == State.FAILED]
+    failed = [line for line in required if line.state == State.FAILED and line.id not in accepted]
+    broken = [b for b in bound if b.holds is False]
+    absent = [gap for gap in gaps if gap.item not in accepted]
+    unmeasured = [b for b in bound if b.holds is None]
+    if failed or broken:
+        if failed:
+            check = next(
+                c for c in failed[0].checks if c.state == State.FAILED and c.level == "must"
+            )
+            first = f"“{failed[0].sentence}” fails: {check.reason.partition(chr(10))[0]}"
+        else:
+            first = f"{broken[0].threshold.measure} is out of bounds: {broken[0].threshold.why}"
+        more = len(failed) + len(broken) - 1
+        why = first + (f" ({more} more)" if more else "")
+        return verdict.NON_CONFORMANT, why, verdict.EXIT_FAILED
+    if refused or absent or unmeasured:
+        parts = []
+        if refused:
+            others = f" ({len(refused) - 1} more)" if refused[1:] else ""
+            doubt = refused[0]
+            parts.append(f"{doubt.file} is refused ({doubt.code}): {doubt.reason}{others}")
+        # Where a refusal leaves nothing, to list all that is missing says no more.
+        if absent and any(line.state == State.HELD for line in required):
+            items = list(dict.fromkeys(gap.item for gap in absent))
+            lanes = list(dict.fromkeys(gap.lane for gap in absent))
+            listed = ", ".join(items[:4]) + (f" and {len(items) - 4} more" if items[4:] else "")
+            parts.append(f"required evidence is missing for {listed} (lane {', '.join(lanes)})")
+        if unmeasured and not refused:
+            parts.append(f"{unmeasured[0].threshold.measure} was not measured")
+        return verdict.PARTIAL, "Nothing failed, but " + "; ".join(parts), EXIT_MISSING
+    held = sum(line.state == State.HELD for line in required)
+    used = sum(w.state != State.HELD for w in waived)
+    why = f"All {held} required lines hold" + (f", {used} more are waived" if used else "")
+    return verdict.CONFORMANT, why, verdict.EXIT_OK
+
+
+def tally(found: Sequence[Line]) -> dict[str, int]:
+    """Required lines by their state; a line that fails counts whether it is required or not."""
+    required = [line for line in found if line.required or line.state == State.FAILED]
+    states = (State.HELD, State.FAILED, State.BLOCKED, State.NOT_VERIFIED)
+    return {state.value: sum(line.state == state for line in required) for state in states}
+
+
+def source(taken: Taken) -> Source:
+    """What a record says of itself."""
+    record = taken.record
+    counted = [c for c in record.checks if c.state in (State.PASSED, State.FAILED, State.BLOCKED)]
+    return Source(
+        file=taken.file,
+        sha256=taken.sha256,
+        run=record.run,
+        created=record.created,
+        door=record.door,
+        machine=record.machine,
+        suite=record.suite,
+        lanes=tuple(lane for lane in LANES if any(c.lane == lane for c in counted)),
+        origins=tuple(sorted({c.origin for c in counted})),
+        supporting=taken.process,
+        signed_by=taken.signed_by,
+        seconds=record.timings.get("total") if record.door == "live" else None,
+    )
+
+
+def never(
+    sources: Sequence[Source], earlier: Sequence[Source], ref: str, lanes: Collection[str]
+) -> list[Unseen]:
+    """What no machine has shown, in these records or any in the store, by their origins. ``lanes``
+    are those that have a check.
+    """
+    every = [*sources, *earlier]
+    inside = {origin for s in every if not s.supporting for origin in s.origins}
+    beside = {origin for s in every if s.supporting for origin in s.origins}
+    told = {
+        Origin.IMAGE: ("Looking into the image", "container"),
+        Origin.EMULATED: ("A job on the emulated training host", "sagemaker"),
+        Origin.REGISTRY: ("What a registry serves", "container"),
+        Origin.GPU: ("Training on a GPU, in the image", "gpu"),
+        Origin.LIVE: ("A job on SageMaker itself, in a real account", "live"),
+    }
+    found = []
+    for origin, (what, lane) in told.items():
+        if origin not in inside:
+            only = "the trainer's source tree ran there, outside the image"
+            why = only if origin in beside else "no record of any machine has this origin"
+            if lane in lanes:
+                found.append(Unseen(what, why, COMMANDS[lane].format(ref=ref)))
+            else:
+                found.append(Unseen(what, "no check looks there yet", ""))
+    return found
+
+
+def compare(now: Sequence[Line], measured: Measured, last: Signoff) -> Compared:
+    """What changed since an earlier sign-off."""
+    before = {line.id: line.state for line in last.lines}
+
+    def turned(good: bool) -> tuple[str, ...]:
+        held = State.HELD
+        return tuple(
+            line.id
+            for line in now
+            if line.id in before
+            and (line.state == held) == good
+            and (before[line.id] == held) != good
+            and (good or line.required)
+        )
+
+    old, new = last.measured.packages, measured.packages
+    return Compared(
+        digest=last.manifest_digest or last.image.image_id or "",
+        created=last.created,
+        newly_failing=turned(False),
+        newly_passing=turned(True),
+        measures=tuple(
+            Change(name, was, value, round(100 * (value - was) / was, 2) if was else None)
+            for name, value in measured.values.items()
+            if (was := last.measured.values.get(name)) is not None
+        ),
+        packages=tuple(
+            (name, old.get(name, ""), new.get(name, ""))
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ),
+    )

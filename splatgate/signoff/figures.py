@@ -1,0 +1,142 @@
+"""The page's figures: what was measured of the image and its training."""
+
+from __future__ import annotations
+
+from splatgate.signoff import markup
+from splatgate.signoff.document import Signoff
+from splatgate.signoff.markup import mono, number, section, table, text
+from splatgate.signoff.measures import STEP_TIME, Curve
+from splatgate.signoff.pictures import Media
+
+#: Phases of a training job, as SageMaker names them, in their order.
+PHASES = ("Starting", "Downloading", "Training", "Uploading")
+#: Curves of the page, in this order: name as in a subject profile, title, unit.
+CURVES = (
+    ("train:loss", "Loss", ""),
+    ("train:psnr", "Training PSNR", "dB"),
+    ("test:psnr", "Held-out PSNR", "dB"),
+    ("train:gaussians", "Gaussians", "count"),
+    (STEP_TIME, "Step time", "ms"),
+)
+
+
+def quality(signoff: Signoff, media: Media) -> str:
+    """Held-out views beside the photographs, and the splats themselves."""
+    reported = {view.name: view for view in signoff.measured.views}
+    made = []
+    for view in media.views:
+        known = reported.get(view.name)
+        score = (
+            f"<span>{number(known.psnr, 'dB')}</span><span>SSIM {number(known.ssim)}</span>"
+            if known
+            else ""
+        )
+        size = f'width="{known.width}" height="{known.height}"' if known else ""
+        pictures = "".join(
+            f'<img src="{uri}" alt="{what} of {text(view.name)}" {size}>'
+            for what, uri in (
+                ("photograph", view.photo),
+                ("rendering", view.render),
+                ("error", view.error),
+            )
+        )
+        made.append(
+            f'<figure><div class="three">{pictures}</div><figcaption><b>{text(view.name)}</b>'
+            f"{score}</figcaption></figure>"
+        )
+    heads = "<div class=heads><span>photograph</span><span>rendering</span><span>error</span></div>"
+    views = f'<div class="views">{heads}{"".join(made)}</div>' if made else ""
+    turn = '<button type="button" id="turn">Turn the splats under the mouse</button>'
+    viewer = f'<div class="viewer">{turn}</div>' if media.viewer else ""
+    note = f'<p class="lead">{text(media.note)}</p>' if media.note else ""
+    lead = "Photographs that training never saw, and the model in the suite's own renderer."
+    return section("What it makes", viewer + views + note, lead if views else "", "quality")
+
+
+def curves(signoff: Signoff) -> str:
+    """Loss, quality, size and step time over the steps."""
+    made = []
+    for job in dict.fromkeys(c.job for c in signoff.measured.curves):
+        mine: dict[str, Curve] = {c.name: c for c in signoff.measured.curves if c.job == job}
+        drawn = [markup.chart(mine[n], title, unit) for n, title, unit in CURVES if n in mine]
+        if drawn:
+            made.append(f'<h3>{text(job)}</h3><div class="charts">{"".join(drawn)}</div>')
+    return section("How it trained", "".join(made), "Read from the jobs' own logs.", "curves")
+
+
+def times(signoff: Signoff) -> str:
+    """Where the seconds of each job went, against its budget."""
+    rows = []
+    for step in signoff.measured.steps:
+        parts = [(phase, step.phases[phase]) for phase in PHASES if phase in step.phases]
+        budget = f" of {number(step.budget, 's')}" if step.budget else ""
+        name = f"{text(step.key)} <small>{text(step.status)}</small>"
+        rows.append((name, parts, number(step.seconds, "s") + budget))
+    key = "".join(f'<li><i class="{phase}"></i>{phase}</li>' for phase in PHASES)
+    body = f'<ul class="key">{key}</ul>' + markup.bars(rows, "seconds of each job") if rows else ""
+    lead = (
+        "Seconds of each training job by phase, and the longest that its request allows. Jobs that "
+        "must fail, as one without a GPU, are among them."
+    )
+    return section("Time", body, lead)
+
+
+def memory(signoff: Signoff) -> str:
+    """The trainer's peak against the instance's memory."""
+    rows = [
+        (
+            text(step.key),
+            [("peak", float(step.peak))],
+            f"{number(step.peak, 'bytes')} of {number(step.memory, 'bytes')}",
+        )
+        for step in signoff.measured.steps
+        if step.peak and step.memory
+    ]
+    lead = "Peak of the trainer's memory as it reports it, of what its instance leaves to it."
+    full = max((s.memory or 0 for s in signoff.measured.steps), default=0)
+    return section("Memory", markup.bars(rows, "peak memory", full) if rows else "", lead)
+
+
+def architectures(signoff: Signoff) -> str:
+    """Libraries with GPU code × instance types."""
+    targets = signoff.measured.targets
+    names = list(targets[0].libraries) if targets else []
+    head = ["Library"] + [
+        f'<span title="compute capability">{text(t.instance)}<br>{text(t.gpu)}, sm {number(t.sm)}'
+        f"{'<br><b>declared</b>' if t.declared else ''}</span>"
+        for t in targets
+    ]
+    rows = []
+    for name in names:
+        cells = [mono("/".join(name.split("/")[-2:]))]
+        for target in targets:
+            kind = "yes" if target.libraries[name] else "no" if target.declared else "off"
+            word = "✓ runs" if target.libraries[name] else "✕ no code" if target.declared else "–"
+            cells.append(f'<span class="{kind}">{word}</span>')
+        rows.append(cells)
+    lead = "Whether each library holds machine code that runs on the GPU of an instance type."
+    return section("GPU code", table(head, rows, "matrix") if rows else "", lead)
+
+
+def layers(signoff: Signoff) -> str:
+    """Size of the image by layer, the large ones first."""
+    sized = sorted((x for x in signoff.measured.layers if x["bytes"]), key=lambda x: -x["bytes"])
+    rows = [
+        (
+            f'<span title="{text(x["created_by"])}">{text(shortened(x["created_by"]))}</span>',
+            [("layer", float(x["bytes"]))],
+            number(x["bytes"], "bytes"),
+        )
+        for x in sized
+    ]
+    return section("Size by layer", markup.bars(rows, "bytes of each layer") if rows else "")
+
+
+def shortened(created_by: str) -> str:
+    """What a layer does, without what every layer says."""
+    said = created_by.removeprefix("RUN /bin/sh -c ").removesuffix(" # buildkit").strip()
+    return said.removeprefix("/bin/sh -c #(nop) ") or "base"
+
+
+#: What a page shows of the measurements, in this order.
+MEASURED = (curves, times, memory, architectures, layers)

@@ -1,0 +1,69 @@
+"""Pushes an image to a staging repository, which is ungated: nothing is released by it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from splatgate.container import engine
+from splatgate.container import image as images
+from splatgate.container.reference import parse
+from splatgate.evidence import BadInput
+from splatgate.run import built_image
+from splatgate.signoff.promote import same_image, staged
+
+#: Seconds between two lines of progress.
+PROGRESS = 10.0
+
+
+def push(ref: str | None, to: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Push ``ref`` and read back what the registry serves (``splatgate/push/1``).
+
+    Raises:
+        BadInput: no such image, no repository, or the registry refuses.
+        EngineError: no engine.
+    """
+    where = parse(to)
+    if where.host is None or where.tag or where.digest:
+        raise BadInput(f"--to {to}: give a repository, HOST/NAME; its tag is made from the image")
+    name = ref or built_image()
+    if name is None:
+        raise BadInput("no image to push: build one (make image) or give --image REF")
+    client = engine.client()
+    image = images.see(client, name)
+    # Named by its content: no two images share a staging tag, and none is ever replaced.
+    tag = f"staging-{image.image_id.removeprefix('sha256:')[:12]}"
+    _push(client, image.image_id, where.repository, tag, say)
+    _, manifest = staged(f"{where.repository}:{tag}")
+    problem = same_image(manifest, image.image_id)
+    if problem:
+        say(f"{where.repository}:{tag}: cannot be promoted: {problem}")
+    return {
+        "schema": "splatgate/push/1",
+        "ref": f"{where.repository}@{manifest.digest}",
+        "tag": tag,
+        "manifest_digest": manifest.digest,
+        "media_type": manifest.media_type,
+        "image_id": image.image_id,
+        "problem": problem,
+    }
+
+
+def _push(
+    client: Any, image_id: str, repository: str, tag: str, say: Callable[[str], None]
+) -> None:
+    client.images.get(image_id).tag(repository, tag)
+    say(f"pushing {repository}:{tag}")
+    layers: dict[str, tuple[int, int]] = {}
+    told = time.monotonic()
+    for event in client.api.push(repository, tag=tag, stream=True, decode=True):
+        if "error" in event:
+            raise BadInput(f"{repository}: {event['error']}; docker login {repository}")
+        detail = event.get("progressDetail") or {}
+        if "current" in detail:
+            layers[event["id"]] = (detail["current"], detail.get("total", 0))
+        if layers and time.monotonic() - told > PROGRESS:
+            told = time.monotonic()
+            sent, total = (sum(part) / 1e9 for part in zip(*layers.values(), strict=True))
+            say(f"  {sent:.1f} of {max(sent, total):.1f} GB, {len(layers)} layers begun")

@@ -1,0 +1,111 @@
+"""Runtime: the packages that the trainer needs are there, and fit each other."""
+
+from collections import Counter
+from functools import cache
+
+import pytest
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from splatgate.outcomes import NotVerified
+
+
+@pytest.mark.runtime_dependencies
+@pytest.mark.needs(
+    "test_entrypoint_is_exec_form_and_absolute", "test_every_source_of_the_trainer_compiles"
+)
+def test_imports_resolve(facts):
+    """Every module that the trainer imports, at its start or later, is there, imports, and has the
+    names taken from it.
+
+    A package pruned by hand, or one more file than the Dockerfile copies, shows as an ImportError
+    on each of five deploys in turn (K02, K03, K09): here all at once.
+    """
+    failed = [f"{i.module} ({i.error})" for i in facts.imports if i.error]
+    if not facts.sources:
+        raise NotVerified("the entry point leads to no Python source that could be seen")
+    assert facts.imports, "no import of the trainer's sources was tried"
+    assert not failed, f"cannot import {'; '.join(failed)}; install it from the locked requirements"
+
+
+@pytest.mark.runtime_dependencies
+def test_installed_packages_agree(facts):
+    """Every installed distribution finds the versions that it requires.
+
+    A second requirements file or an unbounded extra leaves a pair that was never tested together
+    (K10, K11).
+    """
+    assert facts.distributions, "no installed distribution was seen in the image's interpreter"
+    versions = {canonicalize_name(d.name): d.version for d in facts.distributions}
+    unmet = []
+    for dist in facts.distributions:
+        for text in dist.requires:
+            try:
+                need = needed(text, facts.version, facts.machine)
+            except InvalidRequirement:
+                unmet.append(f"{dist.name}: {text} is no requirement")
+                continue
+            if need is None:
+                continue
+            have = versions.get(canonicalize_name(need.name))
+            if have is None or not need.specifier.contains(have, prereleases=True):
+                unmet.append(f"{dist.name} {dist.version} requires {need}, installed: {have}")
+    assert not unmet, f"{'; '.join(unmet)}; lock one set of versions together"
+
+
+@cache
+def needed(text: str, version: str, machine: str) -> Requirement | None:
+    """What a requirement asks of this interpreter; None where its marker leaves it out."""
+    environment = {
+        "python_version": ".".join(version.split(".")[:2]),
+        "python_full_version": version,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": machine,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+        "extra": "",
+    }
+    need = Requirement(text)
+    return None if need.marker and not need.marker.evaluate(environment) else need
+
+
+@pytest.mark.runtime_dependencies
+def test_no_distribution_is_installed_twice(facts):
+    """No distribution is installed twice in one folder.
+
+    A second `pip install --target`, or a COPY over site-packages, leaves files of one version and
+    the metadata of two: what is imported is neither (K11).
+    """
+    places = Counter((canonicalize_name(d.name), d.folder) for d in facts.distributions if d.folder)
+    twice = [f"{name} in {folder}" for (name, folder), number in places.items() if number > 1]
+    assert not twice, f"installed twice: {'; '.join(twice)}; install once, from one lock"
+
+
+@pytest.mark.runtime_dependencies
+@pytest.mark.needs(
+    "test_imports_resolve", "test_installed_packages_agree", "test_torch_is_built_for_cuda"
+)
+def test_arrays_get_from_numpy_to_torch_and_back(facts):
+    """An array of NumPy becomes a tensor, and an array again.
+
+    torch imports under a NumPy of another major and says "Numpy is not available" at the first
+    array (K10).
+    """
+    assert facts.torch_version, "torch is not installed in the entry point's interpreter"
+    assert not facts.numpy_error, f"{facts.numpy_error}; lock the NumPy that torch is built for"
+
+
+@pytest.mark.runtime_dependencies
+@pytest.mark.needs("test_imports_resolve")
+def test_settings_opened_by_default_are_shipped(facts):
+    """Each file of settings that the trainer opens by name, or takes as a default, is in the image.
+
+    After a refactoring the script needs a file of settings, and the Dockerfile still copies one
+    file (K02); a relative name depends on the working directory (K06).
+    """
+    if facts.settings is None:
+        raise NotVerified("recorded before the probe looked for settings; record it anew")
+    missing = [name for name, there in facts.settings.items() if not there]
+    assert not missing, f"opened by default, and not there: {', '.join(missing)}; COPY it too"

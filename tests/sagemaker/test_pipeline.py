@@ -1,0 +1,231 @@
+"""SageMaker integration: the state machine is sound, and its requests will be accepted.
+
+The machine is judged as it is written, before it is deployed: each stage is made to fail, to be
+stopped and to end well, and each request is rendered and held against the service's own model.
+"""
+
+import json
+import re
+
+import pytest
+
+from splatgate.doors import JobSpec
+from splatgate.outcomes import Blocked, NotVerified
+from splatgate.pipeline.contracts import lacks
+from splatgate.provide import PLY, TRAINS
+
+VALID = "test_definition_is_valid"
+
+
+def broken(pipeline, *rules: str) -> str:
+    """The broken musts of some rules, one a line; "" where none is."""
+    if not pipeline.states and "json" not in rules:
+        raise Blocked(VALID, "no state could be read")
+    found = "\n".join(f"{f.state or 'the machine'}: {f.reason}" for f in pipeline.of(*rules))
+    if not found and (gaps := pipeline.unknown(*rules)):
+        raise NotVerified("; ".join(f"{g.state} {g.reason}".strip() for g in gaps))
+    return found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_definition_is_valid(pipeline):
+    """The definition is Amazon States Language: JSON, known members, targets that are there.
+
+    Source: Amazon States Language specification, by statelint.
+    """
+    assert not (found := broken(pipeline, "json", "asl")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_every_failure_ends_in_fail(pipeline):
+    """An execution in which a stage failed or was stopped does not succeed.
+
+    A notification at the end of the error branch is no Fail state: the execution said SUCCEEDED
+    (K41). Whether `.sync` takes Stopped for success is not documented (contract 7.4, trap 28).
+    """
+    assert not (found := broken(pipeline, "failure-ends-in-fail")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_every_job_status_leaves_its_loop(pipeline):
+    """Completed, Failed and Stopped each end the loop that waits for them, and an execution.
+
+    A job over its time limit is Stopped: a Choice that knows the other two polls for hours (K42).
+    """
+    found = broken(pipeline, "status-leaves-loop", "ends", "succeeds")
+    assert not found, found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_next_stage_waits_for_the_job(pipeline):
+    """What reads a job's output, and the end, come after the job's end.
+
+    Without `.sync` or a loop the state ends when the call returns (K37, contract 7.2).
+    """
+    assert not (found := broken(pipeline, "waits-for-job")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_failing_notifier_masks_nothing(pipeline):
+    """A notification that fails leaves the execution's own error and cause in place.
+
+    Not caught, it puts its own in their place, and who is on call looks for the wrong thing (K41).
+    """
+    assert not (found := broken(pipeline, "notifier-masks")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_timeouts_nest(pipeline):
+    """The program's limit < MaxRuntimeInSeconds < TimeoutSeconds < the machine's.
+
+    Where two are equal the inner one can never be handled (K44); without TimeoutSeconds a state
+    waits 99999999 s (contract 7.4, trap 29).
+    """
+    assert not (found := broken(pipeline, "timeout")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_retries_repeat_no_algorithm_error(pipeline):
+    """What is retried can come out differently: a refused call, not a failed job.
+
+    A retrier on States.TaskFailed or States.ALL pays for the same AlgorithmError several times
+    (contract 7.4, trap 29).
+    """
+    assert not (found := broken(pipeline, "retry-algorithm-error")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_job_names_are_never_taken(pipeline):
+    """No job has the name of another: of another stage, execution or attempt.
+
+    A name belongs to its job for ever; the second job is refused (K38, contract 7.1, 7.2).
+    """
+    assert not (found := broken(pipeline, "name-unique")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_every_path_leads_somewhere(pipeline):
+    """What the definition refers to, the starter sends or an earlier state has put there.
+
+    `JSONPath … could not be found` ends the execution uncaught, also in an error branch (K39).
+    """
+    assert not (found := broken(pipeline, "reference")), found
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs("test_every_path_leads_somewhere")
+def test_requests_are_accepted(pipeline):
+    """Each rendered request fits the service model: members, types, lengths, patterns, values.
+
+    The service tells one error at a time, and boto3 most of them not at all (K36, traps 21 to 24);
+    names are built for an execution's longest, 80 characters.
+    """
+    assert not (found := broken(pipeline, "request")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_images_are_named_by_digest(pipeline):
+    """Each job's image is named by digest: what was judged is what runs.
+
+    A tag may never have been pushed (K40), or be pushed again between judging and running (K49,
+    trap 20).
+    """
+    assert not (found := broken(pipeline, "image")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_each_stage_reads_what_the_one_before_writes(pipeline):
+    """A stage's input is the prefix, or the archive, that the stage before it writes.
+
+    "No S3 objects found under …/train/": the layout had changed on one side (K34); "no PLY files
+    found": the model is in model.tar.gz, two folders down (K45).
+    """
+    assert not (found := broken(pipeline, "hand-over")), found
+
+
+@pytest.mark.sagemaker_pipeline
+def test_roles_allow_what_requests_need(pipeline):
+    """The roles' policies allow what the state machine calls and what its jobs do.
+
+    Without events:PutRule a `.sync` state never starts; without StopTrainingJob an aborted
+    execution's job runs on (contract 4, 7.3, trap 30).
+    """
+    assert not (found := broken(pipeline, "permission")), found
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(PLY)
+def test_hand_overs_hold_what_was_agreed(contracts, truth, scene):
+    """The scene that is trained on, and the archive that training leaves, are as the contracts say.
+
+    `sparse/` against `sparse/0/`, a scene without its images, a .ply two folders down: each was a
+    change on one side only (K31, K32, K45). The other side is held to the same file.
+    """
+    files = [p.relative_to(scene.path).as_posix() for p in scene.path.rglob("*") if p.is_file()]
+    held = {"scene": files, "model": [member.path for member in truth.members]}
+    for name, found in held.items():
+        layout = contracts[name].get("layout")
+        assert layout, f"contract {name} names no file"
+        missing = lacks(contracts[name], found)
+        assert not missing, f"contract {name}: no {', '.join(missing)}; it holds {found[:5]}"
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(TRAINS)
+def test_metrics_of_the_request_are_logged(training_state, trained):
+    """Each MetricDefinition of the request matches a line of the trainer's log, with its number.
+
+    A regular expression that never matches gives an empty metric, and no error (trap 31).
+    """
+    defined = training_state["AlgorithmSpecification"].get("MetricDefinitions", ())
+    found = {m["Name"]: re.findall(m["Regex"], trained.text) for m in defined}
+    never = [name for name, values in found.items() if not values or not as_number(values[0])]
+    assert not never, f"{', '.join(never)}: no number in the log; mend the Regex"
+
+
+def as_number(text: object) -> bool:
+    """Whether a metric's first group is a number."""
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(TRAINS, "test_requests_are_accepted")
+def test_training_request_is_understood(training_state, trained, brief, run_job, door, profile):
+    """The trainer takes the parameters that the training state sends, under the names it sends.
+
+    Sent as HyperParameters and read from the environment only, they were defaults (K43). The job
+    runs with the request's own command, environment and parameters, cut short by the profile's;
+    those that need no cut are in the effective configuration.
+    """
+    channels = {c["ChannelName"] for c in training_state.get("InputDataConfig", ())}
+    wanted = profile.run.channel
+    assert wanted in channels, f"channels {sorted(channels)}; the trainer reads {wanted}"
+    known = effective(trained, door, profile)
+    sent = dict(training_state.get("HyperParameters", {}))
+    unknown = sorted(sent.keys() - known.keys())
+    assert not unknown, f"sends {', '.join(unknown)}, of which the trainer knows nothing"
+    environment = dict(training_state.get("Environment", {}))
+    algorithm = training_state["AlgorithmSpecification"]
+    command = {k: v for k, v in algorithm.items() if k.startswith("Container")}
+    spec = JobSpec("pipeline", {**sent, **brief}, "scene", environment, command, trains=False)
+    job = run_job(spec)
+    assert job.status == "Completed", f"its request ended {job.status}: {job.failure_reason}"
+    found = effective(job, door, profile)
+    differing = {
+        name: f"sent {value}, effective {found.get(name)}"
+        for name, value in sent.items()
+        if name not in brief and str(found.get(name)) not in (value, f"{value}.0")
+    }
+    assert not differing, f"{differing}; read /opt/ml/input/config/hyperparameters.json"
+
+
+def effective(job, door, profile) -> dict[str, object]:
+    """The configuration that a job wrote as the one in force."""
+    path = door.artefact(job, profile.outputs.config)
+    assert path, f"no {profile.outputs.config} in the model; write the effective configuration"
+    written = json.loads(path.read_text())
+    return written[profile.outputs.config_key] if profile.outputs.config_key else written

@@ -1,0 +1,106 @@
+"""The workflows: pinned, least privileged, free of injection, and calling verbs that there are."""
+
+import re
+
+import pytest
+import yaml
+
+from splatgate.cli import VERBS
+from splatgate.run import ROOT
+
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+#: Scopes of the token that may be written, and by which workflows.
+WRITES = {
+    "gate.yml": {"id-token", "attestations", "pull-requests"},
+    "image.yml": {"id-token", "attestations", "pull-requests"},
+    "ci.yml": set(),
+}
+every = pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+
+
+def parsed(path):
+    found = yaml.safe_load(path.read_text())
+    # YAML 1.1 reads the key `on` as true.
+    return {**found, "on": found.get("on", found.get(True))}
+
+
+def steps(path):
+    return [s for job in parsed(path)["jobs"].values() for s in job.get("steps", ())]
+
+
+def test_there_are_the_workflows_that_are_judged_here():
+    assert {path.name for path in FILES} == set(WRITES)
+
+
+@every
+def test_actions_are_pinned_by_commit_with_their_version_beside(path):
+    for line in path.read_text().splitlines():
+        if (found := re.search(r"uses:\s*(\S+)(.*)", line)) and not line.strip().startswith("#"):
+            action, comment = found.groups()
+            if not action.startswith("./"):
+                assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action), line
+                assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), line
+
+
+def test_an_action_has_one_pin():
+    pins = {}
+    for path in FILES:
+        for action, pin in re.findall(r"uses:\s*([\w./-]+)@([0-9a-f]{40})", path.read_text()):
+            pins.setdefault(action, set()).add(pin)
+    assert pins
+    assert all(len(found) == 1 for found in pins.values()), pins
+
+
+@every
+def test_the_token_may_do_no_more_than_it_must(path):
+    workflow = parsed(path)
+    assert workflow["permissions"] == {}
+    for name, job in workflow["jobs"].items():
+        written = {scope for scope, may in job["permissions"].items() if may == "write"}
+        assert written <= WRITES[path.name], name
+        assert job["permissions"]["contents"] == "read"
+    assert "pull_request_target" not in workflow["on"]
+    assert "workflow_run" not in workflow["on"]
+
+
+@every
+def test_nothing_that_others_write_becomes_a_script(path):
+    for step in steps(path):
+        assert "${{" not in step.get("run", ""), step
+        if "checkout@" in step.get("uses", ""):
+            assert step["with"]["persist-credentials"] is False
+
+
+@every
+def test_runs_of_one_image_wait_for_each_other_and_none_runs_for_ever(path):
+    workflow = parsed(path)
+    assert workflow["concurrency"]["group"]
+    for name, job in workflow["jobs"].items():
+        assert "uses" in job or job["timeout-minutes"] <= 90, name
+
+
+@every
+def test_verbs_and_targets_exist(path):
+    text = "\n".join(step.get("run", "") for step in steps(path))
+    assert set(re.findall(r"-m splatgate ([\w-]+)", text)) <= set(VERBS)
+    targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.M))
+    asked = " ".join(re.findall(r"^(?:make) ([a-z -]+)", text, re.M)).split()
+    assert set(asked) <= targets
+    for script in re.findall(r"(?:^|/)(\.ci/\w+)", text):
+        assert (ROOT / script).stat().st_mode & 0o111
+
+
+def test_the_gate_judges_decides_and_promotes_by_digest():
+    gate = parsed(ROOT / ".github" / "workflows" / "gate.yml")
+    inputs = gate["on"]["workflow_call"]["inputs"]
+    assert [name for name, spec in inputs.items() if spec.get("required")] == ["image"]
+    assert gate["concurrency"] == {
+        "group": "splatgate-${{ inputs.image }}",
+        "cancel-in-progress": False,
+    }
+    assert gate["jobs"]["decide"]["needs"] == ["judge", "gpu"]
+    given = parsed(ROOT / ".github" / "workflows" / "image.yml")["jobs"]["gate"]["with"]
+    assert set(given) <= set(inputs)
+    # The disk is looked at before the image is fetched.
+    named = [s.get("name", s.get("uses")) for s in gate["jobs"]["judge"]["steps"]]
+    assert named.index("Disk for an image of this size") < named.index("Look and judge")
