@@ -106,6 +106,9 @@ def judge(argv: Sequence[str]) -> int:
     parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
     parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
     parser.add_argument(
+        "--source", metavar="DIR", help="the trainer's sources, for the gpu lane without an image"
+    )
+    parser.add_argument(
         "--pipeline", metavar="FILE", help="state machine (default: the reference one)"
     )
     parser.add_argument("--pipeline-input", metavar="F", help="what its starter sends")
@@ -144,7 +147,7 @@ def judge(argv: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    named = ("image", "pushed", "evidence", "scene", "request", "baseline")
+    named = ("image", "pushed", "evidence", "scene", "request", "baseline", "source")
     for name in (*named, "pipeline", "pipeline-input", *(n[2:] for n in GIVEN.values())):
         if (value := getattr(options, name.replace("-", "_"))) is not None:
             is_path = name not in ("image", "pushed")

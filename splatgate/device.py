@@ -6,30 +6,41 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from splatgate.doors import JobSpec, Recorded, stop_when
-from splatgate.evidence import Header, Job, Machine, write
+from splatgate.evidence import BadInput, Header, Job, Machine, write
+from splatgate.gpu import report
 from splatgate.outcomes import NotVerified
+from splatgate.run import ROOT
 from splatgate.sagemaker import process
 from splatgate.sagemaker.channels import tree_hash
+from splatgate.scene import variants
 
 if TYPE_CHECKING:
     from splatgate.run import Run
 
 
-def gpu() -> str | None:
-    """Name, compute capability and driver of the first GPU here, as nvidia-smi tells; None without
-    one.
-    """
+#: What nvidia-smi is asked about a GPU, in the order of ``Machine.gpu``.
+FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+#: Scenes that a job may ask for by name, beside the run's.
+SCENES = ("brighton_beach", "banana")
+#: Longest time that the kernels' self-test may take, seconds.
+SELFTEST = 300
+
+
+def gpu(fields: tuple[str, ...] = FIELDS) -> str | None:
+    """Facts of the first GPU here, as nvidia-smi tells them; None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
     done = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"],
+        ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -80,6 +91,7 @@ class Process(Recorded):
         if self.header.machine.gpu is None:
             raise NotVerified("no GPU on this machine: nvidia-smi shows none")
         key = self.job_key(spec)
+        before = gpu(("memory.used",))
         folder = self.folder / "jobs" / key
         with FileLock(self.lock_path(f"jobs.{key}")):
             if not (folder / "job.json").exists():
@@ -87,11 +99,62 @@ class Process(Recorded):
                     process.run(
                         self.source / "train_gaussian_production.py",
                         self.request(spec),
-                        self.scene_path,
+                        self.channel(spec),
                         folder,
                         key=key,
                         deadline=spec.deadline,
                         say=self.say,
                         stop_when=stop_when(spec.stop_on),
                     )
+                    write(folder / "gpu.json", {"before": before, "after": gpu(("memory.used",))})
         return super().job(spec)
+
+    def channel(self, spec: JobSpec) -> Path:
+        """What the training channel of a job holds."""
+        if spec.data == "scene" or spec.data in SCENES:
+            return channel(spec.data, self.scene_path)
+        folder = self.folder / "channels" / spec.data
+        with FileLock(self.lock_path(f"channels.{spec.data}")):
+            if not folder.exists():
+                variants.make(self.scene_path, spec.data, folder)
+        return folder
+
+    def kernels(self) -> dict[str, Any]:
+        """Run the kernels' self-test here, or hand out its report.
+
+        Raises:
+            NotVerified: the subject profile names none, or it ended without a report.
+        """
+        name = self.profile().selftest
+        if name is None:
+            raise NotVerified("the subject profile names no self-test of its kernels")
+        path = self.folder / "gpu" / "kernels.json"
+        with FileLock(self.lock_path("kernels")):
+            if not path.exists():
+                self.say("kernels against their reference (about half a minute)")
+                with self.run.timed("kernels"):
+                    write(path, self_test([sys.executable, str(self.source / name)]))
+        return super().kernels()
+
+
+def self_test(command: list[str]) -> dict[str, Any]:
+    """What a self-test prints.
+
+    Raises:
+        NotVerified: it ended without a report, or not in time.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SELFTEST, check=False
+        )
+        return report(done.stdout, "self-test")
+    except subprocess.TimeoutExpired:
+        raise NotVerified(f"the kernels' self-test took more than {SELFTEST} s") from None
+    except BadInput as error:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise NotVerified(f"{error}; exit {done.returncode}: {last}") from None
+
+
+def channel(data: str, scene: Path) -> Path:
+    """The run's scene, or another of the suite's by name."""
+    return scene if data == "scene" else ROOT / "tests" / "scenes" / data

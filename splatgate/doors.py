@@ -199,6 +199,27 @@ class Recorded:
         if problems:
             raise BadInput(f"{self.folder}/jobs/{key}: {'; '.join(problems)}; record it anew")
 
+    def kernels(self) -> dict[str, Any]:
+        """What the trainer's kernels report of themselves on the GPU."""
+        return self._record("gpu/kernels.json", dict)
+
+    def scene_of(self, job: Job) -> Path:
+        """The scene with the cameras and photographs of ``job``: one of the suite's, or the run's,
+        also where the job got a spoilt copy of that.
+
+        Raises:
+            NotVerified: it is not at hand.
+        """
+        from splatgate.run import ROOT
+        from splatgate.sagemaker.channels import tree_hash
+
+        given = job.channels["training"]
+        if given != self.header.scene:
+            for path in sorted(p for p in (ROOT / "tests" / "scenes").iterdir() if p.is_dir()):
+                if tree_hash(path) == given:
+                    return path
+        return self.scene()
+
     def pipeline(self) -> Pipeline:
         """The state machine: the one given, else the one recorded.
 

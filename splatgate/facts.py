@@ -45,6 +45,13 @@ WRITABLE = (
 #: room for the prefix and suffix, of which it is not known whether they count.
 FAILURE_LIMIT = 900
 
+#: Agreement of kernels with their float64 reference: images absolute, in all but one pixel of a
+#: thousand (where a Gaussian's alpha is at 1/255, float32 may leave it out), gradients relative by
+#: tensor. Sums of float32 in another order measure 1e-6 and 1e-5.
+IMAGE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+#: How far twenty steps of Adam may end apart, as a share of the way: the first steps divide by the
+#: gradient's own size, so that the smallest gradients' rounding counts in full (measured: 8e-4).
+UPDATE_TOLERANCE = 1e-2
 #: Agreement between reported PSNR and the suite's own rendering of the artefact, dB. The same
 #: formation in float32 on two implementations differs by some hundredths; a tenth is left for the
 #: trainer's own cut-offs.

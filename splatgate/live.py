@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from splatgate import subject
+from splatgate import device, subject
 from splatgate.container import engine, layers, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
@@ -39,6 +39,7 @@ from splatgate.evidence import (
 )
 from splatgate.outcomes import QUICK, Blocked, CannotLook, NotVerified
 from splatgate.run import ROOT
+from splatgate.sagemaker.limits import has_gpu
 
 if TYPE_CHECKING:
     from splatgate.run import Run
@@ -89,6 +90,7 @@ class Live(Recorded):
                     engine=f"{info['ServerVersion']} {info['Architecture']}",
                     cpus=info["NCPU"],
                     mem=info["MemTotal"],
+                    gpu=device.gpu() if has_gpu(info) else None,
                 ),
                 scene=tree_hash(self.scene_path),
                 scene_name=self.scene_path.name,
@@ -265,6 +267,23 @@ class Live(Recorded):
                     )
         return super().job(spec)
 
+    def kernels(self) -> dict[str, Any]:
+        """Run the kernels' self-test in the image on the engine's GPU, or hand out its report.
+
+        Raises:
+            NotVerified: the subject profile names none.
+            CannotLook: it ended without a report.
+        """
+        profile, path = self.profile(), self.folder / "gpu" / "kernels.json"
+        if profile.selftest is None or profile.source is None:
+            raise NotVerified("the subject profile names no self-test of its kernels")
+        with self.lock("kernels"):
+            if not path.exists():
+                command = [*self.image().entrypoint[:1], f"{profile.source}/{profile.selftest}"]
+                self.say("kernels against their reference (about half a minute)")
+                write(path, running.on_gpu(self.client, self.image(), command, self.run.labels))
+        return super().kernels()
+
     def compressed(self, job: Job) -> Compression:
         """Run the compression stage's tool on the model of ``job``, or hand out its record.
 
@@ -293,8 +312,8 @@ class Live(Recorded):
 
     def channel(self, spec: JobSpec) -> Path:
         """What the training channel of a job holds."""
-        if spec.data == "scene":
-            return self.scene_path
+        if spec.data == "scene" or spec.data in device.SCENES:
+            return device.channel(spec.data, self.scene_path)
         from splatgate.scene import variants
 
         folder = self.folder / "channels" / spec.data

@@ -53,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lock", metavar="FILE", help="pip's lock that the image was made from")
     group.addoption("--scene", metavar="DIR", help="scene of the jobs (default: the drone scene)")
     group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
+    group.addoption("--source", metavar="DIR", help="the trainer's sources, with --process")
     group.addoption("--pipeline", metavar="FILE", help="state machine (default: the reference)")
     group.addoption("--pipeline-input", metavar="F", help="what its starter sends")
     group.addoption("--baseline", metavar="RECORD", help="record of a known good run")

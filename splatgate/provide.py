@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from splatgate import gpu
 from splatgate.container import cleanlog, cuda, dockerfile
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
@@ -361,24 +362,14 @@ def readings(door: Recorded) -> Any:
     )
 
 
-def gpu_job(door: Recorded) -> Job:
-    """A few hundred steps on a GPU, in the image or in the process runtime."""
-    run = door.profile().run
-    if door.header.machine.gpu is None:
-        raise NotVerified("no GPU on this machine; run `make test-gpu` on one")
-    if run is None or not run.gpu:
-        raise NotVerified("the subject profile has no [run.gpu]")
-    return door.job(JobSpec("gpu", run.gpu, deadline=600))
-
-
-PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
+PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
         image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
         instances, request_given, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
-        contracts, training_state, gpu_job,
+        contracts, training_state,
     )
 }  # fmt: skip
 

@@ -45,6 +45,8 @@ class Run:
     subject: Path | None
     scene: Path
     request: Path | None
+    #: The trainer's source tree, for the process runtime.
+    source: Path
     quick: bool
     #: Instance types that the image is meant for; none: those of the job definition.
     instance_types: tuple[str, ...]
@@ -81,6 +83,7 @@ class Run:
             subject=path("--subject"),
             scene=path("--scene") or DEFAULT_SCENE,
             request=path("--request"),
+            source=path("--source") or ROOT / "image",
             quick=option("--quick"),
             instance_types=tuple(option("--instance-type")),
             given={
@@ -99,11 +102,6 @@ class Run:
     def catalog(self) -> Path:
         """What the workers collected: xdist's controller collects nothing itself."""
         return self.out / f"catalog.{self.id}.json"
-
-    @property
-    def source(self) -> Path:
-        """The trainer's source tree, for the process runtime."""
-        return ROOT / "image"
 
     @property
     def labels(self) -> dict[str, str]:

@@ -88,6 +88,9 @@ class Metrics:
     held_out: str = "held_out"
     gaussians: str = "gaussians"
     #: Keys of one entry of ``views``.
+    #: Name of the device trained on, and the whole job's seconds as projected after some steps.
+    device_name: str = "device_name"
+    projected: str = "projected_seconds"
     name: str = "name"
     width: str = "width"
     height: str = "height"
@@ -147,6 +150,8 @@ class Profile:
     name: str
     entry_script: str | None = None
     source: str | None = None
+    #: A script below ``source`` that compares the kernels with their reference on a GPU.
+    selftest: str | None = None
     run: Run | None = None
     outputs: Outputs | None = None
     effects: Effects = Effects()

@@ -57,8 +57,11 @@ class Checkpoints:
         content = {
             "fingerprint": self.fingerprint,
             "step": step,
-            "values": splats.values(),
-            "moments": splats.moments(),
+            # Cloned: a view would be saved with the whole buffer that it looks into.
+            "values": {n: v.clone() for n, v in splats.values().items()},
+            "moments": {
+                n: {k: t.clone() for k, t in state.items()} for n, state in splats.moments().items()
+            },
             "notes": notes,
         }
         try:

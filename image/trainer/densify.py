@@ -17,7 +17,7 @@ MIN_OPACITY = 0.005
 _MOST = 51
 #: Strength of the exploration noise at a learning rate of 1; the paper's 5e5. Quality hardly
 #: depends on it (1e5 to 2e6 measured alike).
-_NOISE = 5e5
+NOISE = 5e5
 
 
 class Strategy:
@@ -55,12 +55,12 @@ class Strategy:
         """Move the dead, then grow; returns how many were moved and how many added."""
         draw = self._draw.manual_seed(seed)
         opacity = splats.values()["opacities"].sigmoid()
-        dead = (opacity <= MIN_OPACITY).nonzero()[:, 0]
-        alive = (opacity > MIN_OPACITY).nonzero()[:, 0]
-        if not len(alive):
+        faint = opacity <= MIN_OPACITY
+        dead = faint.nonzero()[:, 0]
+        if len(dead) == splats.count:
             return 0, 0
         if len(dead):
-            source = alive[torch.multinomial(opacity[alive], len(dead), True, generator=draw)]
+            source = torch.multinomial(opacity * ~faint, len(dead), True, generator=draw)
             self._divide(splats, source)
             # Parameters alone: the moments of the newcomers start from nothing.
             splats.assign(dead, {n: v[source] for n, v in splats.values().items()})
@@ -103,7 +103,7 @@ def stir(
         middle = scales.sum(1) - high - low
         scales.clamp_(max=(middle + math.log(config.max_elongation))[:, None])
     # The paper works in a scene of size 1: covariance and rate both carry the scene's unit.
-    strength = _NOISE * means_rate / scene_size**2
+    strength = NOISE * means_rate / scene_size**2
     gate = torch.sigmoid(-100 * (v["opacities"].sigmoid() - MIN_OPACITY))
     noise = torch.randn(v["means"].shape, generator=draw, device=v["means"].device)
     rows = rotation_rows(v["quats"])

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _WINDOW, _SIGMA = 11, 1.5
+#: Share of SSIM in the loss; the rest is L1.
+SSIM_WEIGHT = 0.2
 _K1, _K2 = 0.01**2, 0.03**2
 
 
@@ -44,7 +46,7 @@ def _band(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def photometric(image: Tensor, photo: Tensor) -> Tensor:
     """0.8 L1 + 0.2 (1 - SSIM) of images (H, W, 3), as in 3DGS (Kerbl et al. 2023)."""
-    return 0.8 * F.l1_loss(image, photo) + 0.2 * (1 - ssim(image, photo))
+    return (1 - SSIM_WEIGHT) * F.l1_loss(image, photo) + SSIM_WEIGHT * (1 - ssim(image, photo))
 
 
 def mse(image: Tensor, photo: Tensor) -> Tensor:

@@ -88,7 +88,9 @@ class Progress:
         if self._waiting:
             totals = torch.stack([w[2] for w in self._waiting]).tolist()
             errors = torch.stack([w[3] for w in self._waiting]).tolist()
-            broken = [n for n, v in splats.values().items() if not bool(v.isfinite().all())]
+            values = splats.values()
+            finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist()
+            broken = [name for name, good in zip(values, finite, strict=True) if not good]
             where = f"; not finite: {', '.join(broken)}" if broken else ""
             for (at, name, _, _), value in zip(self._waiting, totals, strict=True):
                 if not math.isfinite(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import kernels
 import torch
 from torch import Tensor
 
@@ -138,6 +139,10 @@ def require_backend(device: str) -> torch.device:
         raise TrainerError("E_CUDA", f"gsplat's extension cannot be loaded: {error}") from error
     if _C is None:
         raise TrainerError("E_CUDA", "gsplat has no compiled extension in this environment")
+    try:
+        kernels.library()
+    except OSError as error:
+        raise TrainerError("E_CUDA", f"the compiled step cannot be loaded: {error}") from error
     cuda = torch.device("cuda", 0)
     values = {
         "means": torch.tensor([[0.0, 0.0, 2.0]]),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer import log
 from trainer.checkpoint import Checkpoints
@@ -21,6 +24,9 @@ from trainer.schedule import Schedule
 from trainer.step import AutogradStep, Step
 from trainer.stop import Stop
 
+#: For measurements only: ``fused``, ``fused-gsplat`` (with gsplat's rasterising kernels) or
+#: ``autograd``, all three the same model.
+STEP = "TRAINER_STEP"
 #: Share of the Gaussians, the most opaque, that stay when memory runs out for the first time.
 _KEPT = 0.75
 
@@ -82,9 +88,25 @@ def begin(
     if found is None:
         values = initial_values(scene.points, scene.colors, config)
         on_device = {name: value.to(device) for name, value in values.items()}
-        return AutogradStep(config, scene.size, on_device), 0, {}
-    step = AutogradStep(config, scene.size, found["values"], found["moments"])
+        return make_step(config, scene.size, on_device), 0, {}
+    step = make_step(config, scene.size, found["values"], found["moments"])
     return step, found["step"], {**found["notes"], "resumed_from": found["step"]}
+
+
+def make_step(
+    config: Config,
+    scene_size: float,
+    values: Mapping[str, Tensor],
+    moments: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> Step:
+    """The compiled step on a GPU, autograd on a CPU, or what ``STEP`` in the environment names."""
+    chosen = os.environ.get(STEP) or ("fused" if values["means"].is_cuda else "autograd")
+    if chosen == "autograd":
+        return AutogradStep(config, scene_size, values, moments)
+    from trainer.fused import FusedStep
+
+    pair = "gsplat" if chosen == "fused-gsplat" else "own"
+    return FusedStep(config, scene_size, values, moments, pair)
 
 
 def give_way(

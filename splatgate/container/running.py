@@ -9,14 +9,15 @@ import json
 import shlex
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from splatgate.container import probe as looking
 from splatgate.container.backends import TIMEOUT, LookFailed, execute
 from splatgate.container.image import LABEL_SUBJECT
-from splatgate.evidence import Command, Facts, Image, from_json
+from splatgate.evidence import BadInput, Command, Facts, Image, from_json
 from splatgate.facts import NEVER_STARTED, WRITABLE
+from splatgate.gpu import report
 from splatgate.outcomes import CannotLook, NotVerified
 from splatgate.subject import Profile
 
@@ -163,3 +164,32 @@ def probe(container: str, image: Image, profile: Profile | None = None) -> Facts
     if answer.status != 0:
         raise LookFailed(f"the probe failed in {python}: {last}")
     return from_json(answer.stdout.encode(), Facts, "the probe's answer")
+
+
+def on_gpu(
+    client: Any, image: Image, command: Sequence[str], labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a self-test of kernels prints, run in the image with the engine's GPU and no network.
+
+    Raises:
+        CannotLook: it does not start, or fails.
+    """
+    import docker.errors
+    from docker.types import DeviceRequest
+
+    container = client.containers.create(
+        image.image_id,
+        entrypoint=list(command),
+        environment=ENVIRONMENT,
+        labels=dict(labels),
+        network_mode="none",
+        device_requests=[DeviceRequest(count=1, capabilities=[["gpu"]])],
+    )
+    try:
+        container.start()
+        status = container.wait(timeout=PROBE_TIMEOUT)["StatusCode"]
+        return report(container.logs(stdout=True, stderr=False).decode(), f"exit {status}")
+    except (docker.errors.APIError, OSError, BadInput) as error:
+        raise CannotLook(f"the kernels' self-test: {error}") from None
+    finally:
+        container.remove(force=True)

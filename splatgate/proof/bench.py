@@ -26,7 +26,7 @@ from splatgate.container import sweep
 from splatgate.evidence import BadInput, Job, Member, read, write
 from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
-from splatgate.proof.catalogue import OF_EVIDENCE, Fault, spoil
+from splatgate.proof.catalogue import OF_EVIDENCE, OF_SOURCE, Fault, spoil
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT
 
@@ -62,6 +62,11 @@ class Bench:
             if "recorded" not in self._good:
                 self._good["recorded"] = judged(self.good_evidence(), DEFAULT_SCENE, self._known)
             return self._good["recorded"]
+        if fault.kind == OF_SOURCE:
+            with self._alone:
+                if "source" not in self._good:
+                    self._good["source"] = self.judge("good-source", "--lane", "gpu")
+                return self._good["source"]
         with self._alone:
             quick = fault.quick or bool(fault.lane)
             for door in ("whole", "quick") if quick else ("whole",):
@@ -151,6 +156,10 @@ class Bench:
                 spoil(fault, folder, work)
                 remember(fault.kind, work)
                 return judged(work, DEFAULT_SCENE, self._known)
+            if fault.kind == OF_SOURCE:
+                shutil.copytree(ROOT / "image", work)
+                spoil(fault, folder, work)
+                return self.judge(name, "--lane", "gpu", "--source", str(work))
             if fault.kind == "scene":
                 shutil.copytree(DEFAULT_SCENE, work)
                 spoil(fault, folder, work)

@@ -3,7 +3,8 @@
 A fault is a folder with ``fault.toml`` and what makes it: a Dockerfile ``FROM`` the good image
 (kind ``image``), edits of the good evidence (``[[edit]]`` in fault.toml), or ``make.py``, which is
 given a copy of the good thing and spoils it in place (a scene's folder, a request's file, a folder
-of evidence). A control is a legal oddity that must change nothing.
+of evidence, the trainer's sources: kind ``source``, judged in the process runtime on a GPU). A
+control is a legal oddity that must change nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import msgspec
 
 from splatgate import checklist as checklists
 from splatgate.checklist import LANES
+from splatgate.device import gpu
 from splatgate.evidence import BadInput
 from splatgate.proof.edit import Edit
 from splatgate.run import ROOT
 
-KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence")
+KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "source")
 #: Kinds that spoil evidence, and need no engine.
 OF_EVIDENCE = ("artefact", "build", "evidence", "pipeline")
+#: Kind that spoils the trainer's sources, and needs a GPU and no engine.
+OF_SOURCE = "source"
 EXCUSED, MOST_EXCUSED = "excused.toml", 5
 
 
@@ -106,7 +110,7 @@ def excuses(folder: Path) -> dict[str, str]:
 
 def lacking(fault: Fault) -> str:
     """What this machine lacks for a fault, or ""."""
-    if "gpu" in fault.needs:
+    if "gpu" in fault.needs and gpu() is None:
         return "needs a GPU"
     return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""
 

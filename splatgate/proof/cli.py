@@ -12,7 +12,7 @@ from time import monotonic
 
 from splatgate.evidence import BadInput, to_json
 from splatgate.proof.bench import Bench
-from splatgate.proof.catalogue import OF_EVIDENCE, Fault, excuses, lacking, load
+from splatgate.proof.catalogue import OF_EVIDENCE, OF_SOURCE, Fault, excuses, lacking, load
 from splatgate.proof.report import (
     ControlOutcome,
     Outcome,
@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
     engine_missing, image = _good_image(options.image)
     bench = Bench(image, ROOT / "build" / "faults", options.workers, say)
     reasons = {
-        name: (engine_missing if fault.kind not in OF_EVIDENCE else "") or lacking(fault)
+        name: (engine_missing if fault.kind not in (*OF_EVIDENCE, OF_SOURCE) else "")
+        or lacking(fault)
         for name, fault in chosen.items()
     }
     able = {name: fault for name, fault in chosen.items() if not reasons[name]}

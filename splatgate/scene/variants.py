@@ -175,6 +175,14 @@ def _oddities(scene: Path) -> None:
     shutil.copyfile(scene / "images" / new[names[0]], scene / "images" / "not registered.jpg")
 
 
+def _shuffled(scene: Path) -> None:
+    """Each photograph under the name of one half the flight away."""
+    photos = _photos(scene)
+    content, half = [photo.read_bytes() for photo in photos], len(photos) // 2
+    for photo, other in zip(photos, content[half:] + content[:half], strict=True):
+        photo.write_bytes(other)
+
+
 _MAKERS: dict[str, Callable[[Path], None]] = {
     "empty": lambda scene: None,
     "no-model": _no_model,
@@ -186,4 +194,5 @@ _MAKERS: dict[str, Callable[[Path], None]] = {
     "photo-cut": _photo_cut,
     "other-photos": _other_photos,
     "oddities": _oddities,
+    "shuffled": _shuffled,
 }

@@ -137,6 +137,10 @@ def main(ask):
     path = [os.path.dirname(os.path.realpath(script))] if script else []
     process = begin(modules, path, also)
     roots = {sysconfig.get_paths()[k] for k in ("purelib", "platlib")}
+    # A trainer may carry compiled kernels beside its sources, where its subject profile lies.
+    beside = os.path.dirname(ask.get("subject") or "")
+    if len(beside) > 1 and not any(beside.startswith(root) for root in roots):
+        roots.add(beside)
     seen = dict(libraries(sorted(roots)), files=files(), packages=packages())
     with open(os.path.realpath(sys.executable), "rb") as file:
         machine = machine_of(file.read(64)) or platform.machine()

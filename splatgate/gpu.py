@@ -1,0 +1,184 @@
+"""What the gpu lane sees: the card, the kernels' report on themselves, whole trainings."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splatgate.doors import JobSpec, Recorded
+from splatgate.evidence import BadInput, Job
+from splatgate.outcomes import Blocked, NotVerified
+from splatgate.run import ROOT
+from splatgate.subject import Run
+
+#: The check whose failure explains why nothing that was trained on a GPU can be judged.
+TRAINS = "test_trains_on_the_gpu"
+#: No driver may compile PTX for a job: machine code for the GPU is there, or the job fails.
+NO_JIT = {"CUDA_DISABLE_PTX_JIT": "1"}
+#: Held-out quality of whole trainings: measured, with spread and command.
+BASELINE = ROOT / "tests" / "gpu" / "baseline.toml"
+#: A floor lies this many standard deviations of single runs below their mean: once in thirty
+#: thousand runs by chance, if they are normal, and a decibel below on the noisier scene.
+SIGMAS = 4.0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU, as nvidia-smi names it. ``capability`` as in 7.5, clocks in MHz."""
+
+    name: str
+    capability: str
+    driver: str
+
+    @property
+    def driver_branch(self) -> int:
+        """The driver's major version."""
+        return int(self.driver.split(".")[0])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A whole training of one scene: the job, its metrics, the artefact as the suite sees it."""
+
+    scene: str
+    job: Job
+    metrics: dict[str, Any]
+    ply: Path
+    door: Recorded
+
+    @property
+    def splats(self) -> Any:
+        """The Gaussians that it wrote."""
+        from splatgate.scene.splats import read_splats
+
+        return self.door.once(f"gpu splats {self.job.key}", lambda: read_splats(self.ply))
+
+    @property
+    def measured(self) -> Any:
+        """The artefact in the suite's own renderer, at the views that the job reported."""
+        from splatgate.scene.colmap import load_scene
+        from splatgate.scene.truth import measure
+
+        keys = self.door.profile().metrics
+        views = [(v[keys.name], v[keys.width], v[keys.height]) for v in self.metrics[keys.views]]
+        scene = load_scene(self.door.scene_of(self.job))
+
+        def render() -> Any:
+            self.door.say(f"rendering {len(views)} views of {len(self.splats.means)} Gaussians")
+            return measure(self.splats, scene, views, background=keys.background)
+
+        return self.door.once(f"gpu measured {self.job.key}", render)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a scene reached before, dB: mean and deviation of single runs, and the floor."""
+
+    mean: float
+    deviation: float
+    runs: int
+
+    @property
+    def psnr(self) -> float:
+        """The least that a sound training reaches, in dB."""
+        return self.mean - SIGMAS * self.deviation
+
+
+def floor(scene: str) -> Floor:
+    """The recorded baseline of a scene.
+
+    Raises:
+        NotVerified: it has none.
+    """
+    found = tomllib.loads(BASELINE.read_text())["scene"].get(scene)
+    if found is None:
+        raise NotVerified(f"no baseline of scene {scene}; measure one, see {BASELINE.name}")
+    runs = found["psnr"]
+    mean = sum(runs) / len(runs)
+    return Floor(mean, math.sqrt(sum((x - mean) ** 2 for x in runs) / (len(runs) - 1)), len(runs))
+
+
+def gpu(door: Recorded) -> Gpu:
+    """The first GPU of the machine that saw."""
+    if door.header.machine.gpu is None:
+        raise NotVerified("no GPU on this machine; run `make test-gpu` on one")
+    return Gpu(*door.header.machine.gpu.split(", ")[:3])
+
+
+def kernels(door: Recorded) -> dict[str, Any]:
+    """What the trainer's kernels are off by on this GPU, case by case."""
+    gpu(door)
+    return door.kernels()
+
+
+def run_of(door: Recorded) -> Run:
+    """The profile's runs, for a GPU."""
+    gpu(door)
+    run = door.profile().run
+    if run is None or not run.gpu:
+        raise NotVerified("the subject profile has no [run.gpu]")
+    return run
+
+
+def gpu_job(door: Recorded) -> Job:
+    """The whole training of the run's scene, however it ended."""
+    return door.job(JobSpec("gpu", run_of(door).gpu, environment=NO_JIT, deadline=600))
+
+
+def trained_on(door: Recorded) -> Callable[[str], Trained]:
+    """A whole training of a scene: ``scene`` (the run's), ``banana``, or ``shuffled``."""
+
+    def give(data: str) -> Trained:
+        if (first := gpu_job(door)).status != "Completed":
+            raise Blocked(TRAINS, f"job {first.key} ended {first.status}: {first.failure_reason}")
+        spec = JobSpec("gpu", run_of(door).gpu, data, NO_JIT, deadline=600)
+        job = first if data == "scene" else door.job(spec)
+        outputs = door.profile().outputs
+        if outputs is None or outputs.metrics is None:
+            raise NotVerified("the subject profile names no model and metrics in [outputs]")
+        if job.status != "Completed":
+            raise Blocked(TRAINS, f"job {job.key} ended {job.status}: {job.failure_reason}")
+        ply, metrics = door.artefact(job, outputs.model), door.artefact(job, outputs.metrics)
+        if ply is None or metrics is None:
+            raise Blocked(TRAINS, f"job {job.key} left no {outputs.model} or {outputs.metrics}")
+        name = door.header.scene_name or "" if data == "scene" else data
+        return Trained(name, job, dict(json.loads(metrics.read_text())), ply, door)
+
+    return give
+
+
+def gpu_stopped(door: Recorded) -> Job:
+    """The training, stopped between two steps at its third line of progress."""
+    progress = door.profile().log.progress
+    if not progress:
+        raise NotVerified("the subject profile names no line of progress to stop at")
+    if gpu_job(door).status != "Completed":
+        raise Blocked(TRAINS, "no training completed")
+    return door.job(
+        JobSpec("gpu-stop", run_of(door).gpu, environment=NO_JIT, stop_on=progress[0].regex)
+    )
+
+
+PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
+    function.__name__: function for function in (gpu, kernels, gpu_job, trained_on, gpu_stopped)
+}
+
+
+def report(text: str, where: str) -> dict[str, Any]:
+    """A kernels' report from what the self-test printed.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        found = json.loads(text)
+        if found["schema"] == "splatgate-trainer/kernels/1" and found["cases"]:
+            return dict(found)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise BadInput(f"{where}: no report of the kernels")
