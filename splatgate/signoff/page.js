@@ -45,7 +45,7 @@ document.getElementById("turn")?.addEventListener("click", async (event) => {
     const frame = document.createElement("iframe");
     frame.title = "the splats, turning under the mouse";
     frame.src = URL.createObjectURL(new Blob([page], { type: "text/html" }));
-    button.replaceWith(frame);
+    button.parentElement.replaceChildren(frame);
     frame.focus();
   } catch (error) {
     button.textContent = "this browser cannot show them: " + error.message;
