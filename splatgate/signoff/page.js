@@ -39,7 +39,9 @@ document.getElementById("turn")?.addEventListener("click", async (event) => {
         Object.defineProperty(window, "localStorage", { value: none });
       }
       const base = (from) => /^blob:/.test(String(from)) ? "https://splats.invalid/" : from;
-      window.URL = class extends URL { constructor(url, from) { super(url, base(from)); } };
+      // Its own turning stays off: it leaves at once for sides that no photograph shows.
+      const still = (url) => String(url) === location.href ? url + "?noanim" : url;
+      window.URL = class extends URL { constructor(url, from) { super(still(url), base(from)); } };
     <\/script>`;
     const page = (await new Response(stream).text()).replace("<head>", "<head>" + shim);
     const frame = document.createElement("iframe");
