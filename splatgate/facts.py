@@ -139,6 +139,15 @@ LAYER_BUDGET = 100
 #: A package manager's cache below this is its empty skeleton, not worth a finding (bytes).
 CACHE_BUDGET = 10**7
 
+#: hadolint's rules that say nothing here, each with the reason.
+HADOLINT_LEFT_OUT = {
+    "DL3029": "the guide itself asks for linux/amd64 in FROM; another platform has its own check",
+    "DL3013": "unpinned requirements have checks of their own, which also read logs and history",
+    "DL3004": "sudo as root does no harm",
+    "DL3020": "ADD copies a local file as COPY does",
+    "DL4000": "MAINTAINER is deprecated, and without effect",
+}
+
 #: Media types of one image's manifest. SageMaker is known to run the first; of the second is known
 #: only that hosting refuses it, so that one in OCI's form should be proved by a job (contract
 #: section 4). Anything else is a list of images, or no image.

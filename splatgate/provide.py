@@ -15,6 +15,7 @@ from typing import Any
 
 from splatgate import gpu
 from splatgate.container import cleanlog, cuda, dockerfile
+from splatgate.container.lint import UNREADABLE
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
@@ -28,9 +29,10 @@ from splatgate.evidence import (
     Job,
     LayerFiles,
     Registry,
+    Remark,
     to_json,
 )
-from splatgate.facts import CANARY, INJECTED, READ_BACK
+from splatgate.facts import CANARY, HADOLINT_LEFT_OUT, INJECTED, READ_BACK
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.pipeline.judge import Verdict
 from splatgate.subject import Outputs, Profile, Run
@@ -134,6 +136,14 @@ def recipe(door: Recorded) -> list[dockerfile.Instruction]:
     if not found:
         raise NotVerified("no Dockerfile at hand, and the build log names no command")
     return found
+
+
+def remarks(door: Recorded) -> tuple[Remark, ...]:
+    """What hadolint says of the Dockerfile, but for what says nothing here."""
+    found = door.lint().remarks
+    if unread := [r.message for r in found if r.code == UNREADABLE]:
+        raise NotVerified(f"hadolint cannot read the Dockerfile: {' '.join(unread[0].split())}")
+    return tuple(r for r in found if r.code not in HADOLINT_LEFT_OUT)
 
 
 def layers(door: Recorded) -> tuple[LayerFiles, ...]:
@@ -365,8 +375,8 @@ def readings(door: Recorded) -> Any:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
-        image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
-        instances, request_given, profile, cpu_run,
+        image, pushed, build, build_log, recipe, remarks, lock, host, facts, files, sbom, layers,
+        hardened, instances, request_given, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
         contracts, training_state,

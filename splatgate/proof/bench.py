@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splatgate.container import sweep
+from splatgate.container import lint, sweep
 from splatgate.evidence import BadInput, Job, Member, read, write
 from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
@@ -255,11 +255,15 @@ def _remove(client: Any, wanted: Callable[[str], bool]) -> None:
 
 
 def remember(kind: str, evidence: Path) -> None:
-    """Let the records speak of the artefacts, or of the build's log, as they are after an edit."""
+    """Let the records speak of the artefacts, or of the build's log and Dockerfile, as they are
+    after an edit.
+    """
     if kind == "build":
         build = evidence / "build.json"
         log = hashlib.sha256((evidence / "build.log").read_bytes()).hexdigest()
         write(build, {**read(build, dict), "log_sha256": log})
+        if lint.program():
+            write(evidence / "hadolint.json", lint.look(evidence / "Dockerfile"))
     if kind == "artefact":
         for path in evidence.glob("jobs/*/job.json"):
             job = read(path, Job)

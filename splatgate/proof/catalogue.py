@@ -21,6 +21,7 @@ import msgspec
 
 from splatgate import checklist as checklists
 from splatgate.checklist import LANES
+from splatgate.container import lint
 from splatgate.device import gpu
 from splatgate.evidence import BadInput
 from splatgate.proof.edit import Edit
@@ -112,6 +113,8 @@ def lacking(fault: Fault) -> str:
     """What this machine lacks for a fault, or ""."""
     if "gpu" in fault.needs and gpu() is None:
         return "needs a GPU"
+    if "hadolint" in fault.needs and lint.program() is None:
+        return "needs hadolint"
     return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""
 
 
