@@ -324,6 +324,8 @@ class Facts:
     unresolved: tuple[str, ...] | None = None
     #: Settings that the sources open by default, and whether each is there.
     settings: dict[str, bool] | None = None
+    #: Files of settings that lie beside the sources.
+    settings_shipped: tuple[str, ...] | None = None
     #: Why an array does not get from NumPy to torch and back.
     numpy_error: str | None = None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splatgate import gpu
-from splatgate.container import cleanlog, cuda, dockerfile
+from splatgate.container import audit, cleanlog, cuda, dockerfile
 from splatgate.container.lint import UNREADABLE
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
@@ -217,6 +217,17 @@ def by_environment(door: Recorded) -> Job:
     return door.job(JobSpec("environment", environment=environment, no_file=True, deadline=300))
 
 
+def audited(door: Recorded) -> tuple[audit.Event, ...]:
+    """What the interpreter reached for in a job of a few steps, by its own audit events."""
+    trained(door)
+    path = ":".join(filter(None, (audit.PYTHONPATH, door.image().env.get("PYTHONPATH"))))
+    asked = spec(cpu_run(door), "audited", brief(door), data="audited", deadline=300)
+    job = door.job(replace(asked, environment={**asked.environment, "PYTHONPATH": path}))
+    if job.status != "Completed":
+        raise NotVerified(f"instrumented, job {job.key} ended {job.status}: {job.failure_reason}")
+    return audit.read(line.text for line in job.log)
+
+
 def trained(door: Recorded) -> Job:
     """The smoke job, completed."""
     return completed(smoke(door))
@@ -377,7 +388,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     for function in (
         image, pushed, build, build_log, recipe, remarks, lock, host, facts, files, sbom, layers,
         hardened, instances, request_given, profile, cpu_run,
-        run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
+        run_job, brief, smoke, dialect, by_environment, audited, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
         contracts, training_state,
     )

@@ -68,13 +68,12 @@ class Bench:
                     self._good["source"] = self.judge("good-source", "--lane", "gpu")
                 return self._good["source"]
         with self._alone:
-            quick = fault.quick or bool(fault.lane)
-            for door in ("whole", "quick") if quick else ("whole",):
+            for door in ("whole", "quick") if fault.is_quick else ("whole",):
                 if door in self._good:
                     return self._good[door]
-            door = "quick" if quick else "whole"
-            self._good[door] = self._judged_here(quick) or self.judge(
-                f"good-{door}", "--image", self.image, *(["--quick"] if quick else [])
+            door = "quick" if fault.is_quick else "whole"
+            self._good[door] = self._judged_here(fault.is_quick) or self.judge(
+                f"good-{door}", "--image", self.image, *(["--quick"] if fault.is_quick else [])
             )
             return self._good[door]
 
@@ -135,7 +134,7 @@ class Bench:
         Raises:
             BadInput: it cannot be made, or judging it left no record.
         """
-        options = ["--quick"] if fault.quick or fault.lane else []
+        options = ["--quick"] if fault.is_quick else []
         options += ["--lane", fault.lane] if fault.lane else []
         work = self.out / f"{name}.work"
         shutil.rmtree(work, ignore_errors=True)

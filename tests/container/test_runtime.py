@@ -88,6 +88,21 @@ def test_trains_with_no_network(smoke):
     )
 
 
+@pytest.mark.runtime_offline
+@pytest.mark.should
+@pytest.mark.needs("test_trains_with_no_network")
+def test_nothing_is_asked_of_a_network(audited):
+    """A job of a few steps tries no connection, no lookup, no install, no download and no
+    compilation.
+
+    One that is tried and its failure swallowed trains here, and something else where there is a
+    network (K17). Heard in a second, instrumented run; native code is not seen in it. Source: PEP
+    578; contract 3.2, trap 12.
+    """
+    found = [event.told for event in audited if event.fetches]
+    assert not found, f"{'; '.join(found[:5])}; put it into the image, or leave it out"
+
+
 def tail(job) -> str:
     """The last lines of a job's log."""
     return "\n".join(line.text for line in job.log[-5:])
