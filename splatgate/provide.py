@@ -35,6 +35,8 @@ from splatgate.evidence import (
 from splatgate.facts import CANARY, HADOLINT_LEFT_OUT, INJECTED, READ_BACK
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.pipeline.judge import Verdict
+from splatgate.signoff import policy as policies
+from splatgate.signoff.policy import Budget
 from splatgate.subject import Outputs, Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -105,6 +107,11 @@ def host(door: Recorded) -> Any:
 def facts(door: Recorded) -> Facts:
     """What the probe saw inside the container under test."""
     return door.facts()
+
+
+def budget(door: Recorded) -> Budget:
+    """What an image may have at most, by policy.toml."""
+    return policies.budget()
 
 
 def instances(door: Recorded) -> tuple[cuda.Target, ...]:
@@ -387,7 +394,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
         image, pushed, build, build_log, recipe, remarks, lock, host, facts, files, sbom, layers,
-        hardened, instances, request_given, profile, cpu_run,
+        hardened, budget, instances, request_given, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, audited, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
         contracts, training_state,

@@ -46,6 +46,20 @@ def test_trains_within_the_mounts_and_limits_of_a_job(smoke):
 
 
 @pytest.mark.runtime_permissions
+@pytest.mark.needs("test_trains_with_no_network")
+def test_files_left_may_be_read_by_all_and_written_by_their_owner(trained):
+    """Each file that a job leaves may be read by everyone, and written by its owner alone.
+
+    An archive keeps modes and owners, and the next stage unpacks it as whom it likes: a
+    file made by mkstemp and renamed has mode 600, a umask of 0 lets anyone change the model
+    (contract 2.5).
+    """
+    left = (*trained.members, *trained.output_members, *trained.checkpoint_members)
+    wrong = [f"{m.path} ({m.mode:o})" for m in left if m.kind == "file" and m.mode & 0o046 != 0o044]
+    assert not wrong, f"{', '.join(wrong[:5])}; chmod 644 what is written, and leave umask at 022"
+
+
+@pytest.mark.runtime_permissions
 @pytest.mark.should
 @pytest.mark.needs("test_starts_with_the_word_train")
 def test_starts_on_a_read_only_root(hardened, host, image):
