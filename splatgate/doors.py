@@ -25,6 +25,7 @@ from splatgate.evidence import (
     Image,
     Job,
     LayerFiles,
+    Lint,
     Pipeline,
     Registry,
     read,
@@ -148,6 +149,20 @@ class Recorded:
     def layers(self) -> tuple[LayerFiles, ...]:
         """What each layer of the image holds."""
         found: tuple[LayerFiles, ...] = self._record("layers.json", tuple[LayerFiles, ...])
+        return found
+
+    def lint(self) -> Lint:
+        """What hadolint says of the Dockerfile.
+
+        Raises:
+            NotVerified: there is no Dockerfile, or it is another one.
+        """
+        text = self.file("Dockerfile")
+        if text is None:
+            raise NotVerified("no Dockerfile at hand: give it with --dockerfile FILE")
+        found = self._record("hadolint.json", Lint)
+        if hashlib.sha256(text.read_bytes()).hexdigest() != found.dockerfile_sha256:
+            raise NotVerified("hadolint.json is of another Dockerfile; record it anew")
         return found
 
     def hardened(self) -> Command:

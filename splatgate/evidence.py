@@ -9,6 +9,7 @@ these records; checks read them. A folder of evidence holds::
     registry.json              Registry, what a registry serves, when the image was pushed
     layers.json                LayerFiles, one for each layer
     Dockerfile                 what the image was made from, where it is at hand
+    hadolint.json              Lint, what hadolint says of it
     build.json  build.log      the build record and its log, when the image was built here
     lock/*.txt                 the locks of the image, when it was built here from them
     sbom.cdx.json              what is installed, as CycloneDX
@@ -148,6 +149,26 @@ class Registry:
     tags_complete: bool
     seen: str
     origin: Origin = Origin.REGISTRY
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What hadolint says of one line. ``level`` is error, warning, info or style."""
+
+    code: str
+    level: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Lint:
+    """What hadolint says of a Dockerfile, less what the text itself waives."""
+
+    version: str
+    #: Content hash of the text.
+    dockerfile_sha256: str
+    remarks: tuple[Remark, ...]
 
 
 @dataclass(frozen=True)
@@ -303,6 +324,8 @@ class Facts:
     unresolved: tuple[str, ...] | None = None
     #: Settings that the sources open by default, and whether each is there.
     settings: dict[str, bool] | None = None
+    #: Files of settings that lie beside the sources.
+    settings_shipped: tuple[str, ...] | None = None
     #: Why an array does not get from NumPy to torch and back.
     numpy_error: str | None = None
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from splatgate import device, subject
-from splatgate.container import engine, layers, running, sbom, sources, sweep
+from splatgate.container import engine, layers, lint, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
 from splatgate.doors import NOT_PUSHED, JobSpec, Recorded, stop_when
@@ -30,6 +30,7 @@ from splatgate.evidence import (
     Image,
     Job,
     LayerFiles,
+    Lint,
     Machine,
     Pipeline,
     Registry,
@@ -207,6 +208,19 @@ class Live(Recorded):
                     export = lambda: self.client.images.get(self.image().image_id).save()  # noqa: E731
                     write(path, layers.scan(export, digests, CACHE, self.say))
         return super().layers()
+
+    def lint(self) -> Lint:
+        """Run hadolint on the Dockerfile at hand, or hand out what it said.
+
+        Raises:
+            NotVerified: there is no Dockerfile, or no hadolint.
+        """
+        path, text = self.folder / "hadolint.json", self.file("Dockerfile")
+        with self.lock("hadolint"):
+            if text is not None and not path.exists():
+                with self.run.timed("hadolint"):
+                    write(path, lint.look(text))
+        return super().lint()
 
     def hardened(self) -> Command:
         """Start the image with `train` on a read-only root, without capabilities."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from splatgate import gpu
-from splatgate.container import cleanlog, cuda, dockerfile
+from splatgate.container import audit, cleanlog, cuda, dockerfile
+from splatgate.container.lint import UNREADABLE
 from splatgate.container.lock import Pin
 from splatgate.container.lock import read as read_lock
 from splatgate.doors import JobSpec, Recorded
@@ -28,11 +29,14 @@ from splatgate.evidence import (
     Job,
     LayerFiles,
     Registry,
+    Remark,
     to_json,
 )
-from splatgate.facts import CANARY, INJECTED, READ_BACK
+from splatgate.facts import CANARY, HADOLINT_LEFT_OUT, INJECTED, READ_BACK
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.pipeline.judge import Verdict
+from splatgate.signoff import policy as policies
+from splatgate.signoff.policy import Budget
 from splatgate.subject import Outputs, Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -105,6 +109,11 @@ def facts(door: Recorded) -> Facts:
     return door.facts()
 
 
+def budget(door: Recorded) -> Budget:
+    """What an image may have at most, by policy.toml."""
+    return policies.budget()
+
+
 def instances(door: Recorded) -> tuple[cuda.Target, ...]:
     """The instance types that the image is meant for: those named with --instance-type, else that
     of the request given, else those of the reference job definition.
@@ -134,6 +143,14 @@ def recipe(door: Recorded) -> list[dockerfile.Instruction]:
     if not found:
         raise NotVerified("no Dockerfile at hand, and the build log names no command")
     return found
+
+
+def remarks(door: Recorded) -> tuple[Remark, ...]:
+    """What hadolint says of the Dockerfile, but for what says nothing here."""
+    found = door.lint().remarks
+    if unread := [r.message for r in found if r.code == UNREADABLE]:
+        raise NotVerified(f"hadolint cannot read the Dockerfile: {' '.join(unread[0].split())}")
+    return tuple(r for r in found if r.code not in HADOLINT_LEFT_OUT)
 
 
 def layers(door: Recorded) -> tuple[LayerFiles, ...]:
@@ -205,6 +222,17 @@ def by_environment(door: Recorded) -> Job:
         raise NotVerified("by its profile this trainer reads no parameters from the environment")
     environment = {key.upper(): value for key, value in brief(door).items()} | CANARY
     return door.job(JobSpec("environment", environment=environment, no_file=True, deadline=300))
+
+
+def audited(door: Recorded) -> tuple[audit.Event, ...]:
+    """What the interpreter reached for in a job of a few steps, by its own audit events."""
+    trained(door)
+    path = ":".join(filter(None, (audit.PYTHONPATH, door.image().env.get("PYTHONPATH"))))
+    asked = spec(cpu_run(door), "audited", brief(door), data="audited", deadline=300)
+    job = door.job(replace(asked, environment={**asked.environment, "PYTHONPATH": path}))
+    if job.status != "Completed":
+        raise NotVerified(f"instrumented, job {job.key} ended {job.status}: {job.failure_reason}")
+    return audit.read(line.text for line in job.log)
 
 
 def trained(door: Recorded) -> Job:
@@ -365,9 +393,9 @@ def readings(door: Recorded) -> Any:
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
-        image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
-        instances, request_given, profile, cpu_run,
-        run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
+        image, pushed, build, build_log, recipe, remarks, lock, host, facts, files, sbom, layers,
+        hardened, budget, instances, request_given, profile, cpu_run,
+        run_job, brief, smoke, dialect, by_environment, audited, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
         contracts, training_state,
     )

@@ -76,8 +76,6 @@ def judge(instructions: list[Instruction]) -> list[Finding]:
         findings: list[tuple[str, str]] = []
         if step.name == "RUN":
             findings += command(step.text)
-        if step.name == "ENV" and comment(step.text):
-            findings.append(("env-comment", "the comment becomes part of the value"))
         if step.name == "FROM":
             findings += platform(step.text)
         found += [

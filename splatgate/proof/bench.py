@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splatgate.container import sweep
+from splatgate.container import lint, sweep
 from splatgate.evidence import BadInput, Job, Member, read, write
 from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
@@ -68,13 +68,12 @@ class Bench:
                     self._good["source"] = self.judge("good-source", "--lane", "gpu")
                 return self._good["source"]
         with self._alone:
-            quick = fault.quick or bool(fault.lane)
-            for door in ("whole", "quick") if quick else ("whole",):
+            for door in ("whole", "quick") if fault.is_quick else ("whole",):
                 if door in self._good:
                     return self._good[door]
-            door = "quick" if quick else "whole"
-            self._good[door] = self._judged_here(quick) or self.judge(
-                f"good-{door}", "--image", self.image, *(["--quick"] if quick else [])
+            door = "quick" if fault.is_quick else "whole"
+            self._good[door] = self._judged_here(fault.is_quick) or self.judge(
+                f"good-{door}", "--image", self.image, *(["--quick"] if fault.is_quick else [])
             )
             return self._good[door]
 
@@ -135,7 +134,7 @@ class Bench:
         Raises:
             BadInput: it cannot be made, or judging it left no record.
         """
-        options = ["--quick"] if fault.quick or fault.lane else []
+        options = ["--quick"] if fault.is_quick else []
         options += ["--lane", fault.lane] if fault.lane else []
         work = self.out / f"{name}.work"
         shutil.rmtree(work, ignore_errors=True)
@@ -255,11 +254,15 @@ def _remove(client: Any, wanted: Callable[[str], bool]) -> None:
 
 
 def remember(kind: str, evidence: Path) -> None:
-    """Let the records speak of the artefacts, or of the build's log, as they are after an edit."""
+    """Let the records speak of the artefacts, or of the build's log and Dockerfile, as they are
+    after an edit.
+    """
     if kind == "build":
         build = evidence / "build.json"
         log = hashlib.sha256((evidence / "build.log").read_bytes()).hexdigest()
         write(build, {**read(build, dict), "log_sha256": log})
+        if lint.program():
+            write(evidence / "hadolint.json", lint.look(evidence / "Dockerfile"))
     if kind == "artefact":
         for path in evidence.glob("jobs/*/job.json"):
             job = read(path, Job)

@@ -21,6 +21,7 @@ import msgspec
 
 from splatgate import checklist as checklists
 from splatgate.checklist import LANES
+from splatgate.container import lint
 from splatgate.device import gpu
 from splatgate.evidence import BadInput
 from splatgate.proof.edit import Edit
@@ -56,10 +57,17 @@ class Fault:
     quick: bool = False
     #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at.
     lane: str = ""
+    #: Judged without --quick, in a lane of its own too: it shows while training.
+    trains: bool = False
     #: What it must fail is good practice (*should*), and no item fails with it.
     should: bool = False
     #: What is done to a copy of the good evidence, where make.py does not do it.
     edit: tuple[Edit, ...] = ()
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether --quick is enough to judge it."""
+        return self.quick or (bool(self.lane) and not self.trains)
 
 
 def load(folder: Path) -> dict[str, Fault]:
@@ -112,6 +120,8 @@ def lacking(fault: Fault) -> str:
     """What this machine lacks for a fault, or ""."""
     if "gpu" in fault.needs and gpu() is None:
         return "needs a GPU"
+    if "hadolint" in fault.needs and lint.program() is None:
+        return "needs hadolint"
     return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from splatgate.container import audit
 from splatgate.evidence import BadInput
 from splatgate.scene.colmap import read_scene
 from splatgate.scene.colmap_files import PARTS, open_files
@@ -183,6 +184,12 @@ def _shuffled(scene: Path) -> None:
         photo.write_bytes(other)
 
 
+def _audited(scene: Path) -> None:
+    """The scene, and in a folder of no meaning the hook that hears what an interpreter does."""
+    (scene / audit.FOLDER).mkdir()
+    shutil.copyfile(audit.HOOK, scene / audit.FOLDER / "sitecustomize.py")
+
+
 _MAKERS: dict[str, Callable[[Path], None]] = {
     "empty": lambda scene: None,
     "no-model": _no_model,
@@ -195,4 +202,5 @@ _MAKERS: dict[str, Callable[[Path], None]] = {
     "other-photos": _other_photos,
     "oddities": _oddities,
     "shuffled": _shuffled,
+    "audited": _audited,
 }

@@ -72,9 +72,18 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What an image may have at most: bytes unpacked, and layers with content."""
+
+    bytes: int
+    layers: int
+
+
+@dataclass(frozen=True)
 class _File:
     schema: int
     policy: dict[str, Policy]
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -101,14 +110,7 @@ def load(path: Path, name: str, checklist: Checklist) -> Named:
     Raises:
         BadInput: broken TOML, no policy of that name, or words that nothing knows.
     """
-    try:
-        data = path.read_bytes()
-        raw = tomllib.loads(data.decode())
-        found = msgspec.convert(raw, _File)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; give --policies FILE") from None
-    except (ValueError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {error}") from None
+    data, raw, found = _read(path)
     if name not in found.policy:
         raise BadInput(f"{path}: no policy {name!r}; one of {', '.join(found.policy)}")
     policy = found.policy[name]
@@ -118,6 +120,30 @@ def load(path: Path, name: str, checklist: Checklist) -> Named:
     if not named.cells(checklist):
         raise BadInput(f"{path}: policy {name}: requires nothing: no item of it needs its lanes")
     return named
+
+
+def budget(path: Path = FILE) -> Budget:
+    """The budget that every image is held to.
+
+    Raises:
+        BadInput: broken TOML, or no budget in it.
+    """
+    _, raw, found = _read(path)
+    if found.budget is None:
+        raise BadInput(f"{path}: no [budget] with bytes and layers")
+    _known(f"{path}: budget", raw["budget"], Budget)
+    return found.budget
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any], _File]:
+    try:
+        data = path.read_bytes()
+        raw = tomllib.loads(data.decode())
+        return data, raw, msgspec.convert(raw, _File)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; give --policies FILE") from None
+    except (ValueError, msgspec.ValidationError) as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def _known(where: str, table: dict[str, Any], kind: type) -> None:

@@ -68,12 +68,12 @@ def test_build_log_holds_no_unknown_warning_or_error(build_log):
 
 @pytest.mark.build_clean_log
 def test_instructions_do_what_they_say(recipe):
-    """No instruction of the Dockerfile, or of the log, means something else than it seems to.
+    """No RUN of the Dockerfile, or of the log, installs something else than it seems to.
 
     An unquoted `numpy>=2.0` installs any version and writes a file; `pip install torch` installs
-    another one each month (contract 6.1, trap 33); a comment after ENV becomes its value.
-    Source: hadolint DL3013; pip documentation, "Requirement Specifiers"; Dockerfile reference,
-    "ENV". A line is waived by `# hadolint ignore=RULE` before it.
+    another one each month (contract 6.1, trap 33).
+    Source: hadolint DL3013; pip documentation, "Requirement Specifiers". A line is waived by
+    `# hadolint ignore=RULE` before it.
     """
     found = [f for f in dockerfile.judge(recipe) if f.rule != PLATFORM_RULE]
     assert not found, "; ".join(f"{f.rule} {f.reason} ({f.text})" for f in found)
@@ -97,6 +97,37 @@ def test_dockerfile_names_no_other_platform(recipe):
     """
     found = [f for f in dockerfile.judge(recipe) if f.rule == PLATFORM_RULE]
     assert not found, "; ".join(f"{f.reason} ({f.text})" for f in found)
+
+
+@pytest.mark.build_platform
+@pytest.mark.needs("test_instructions_do_what_they_say")
+def test_hadolint_finds_no_error(remarks):
+    """hadolint calls nothing in the Dockerfile an error.
+
+    Such an instruction builds and does something else than it says: of two ENTRYPOINT the last
+    counts, a variable used in the ENV that sets it is empty. A finding is waived by
+    `# hadolint ignore=RULE` on the line before it. Source: hadolint, "Rules".
+    """
+    found = said(remarks, "error")
+    assert not found, f"{'; '.join(found)}; mend it, or waive it: # hadolint ignore=RULE"
+
+
+@pytest.mark.build_platform
+@pytest.mark.should
+@pytest.mark.needs("test_instructions_do_what_they_say")
+def test_hadolint_finds_no_warning(remarks):
+    """hadolint has nothing in the Dockerfile to warn of.
+
+    A pipe without pipefail builds green when the download before it has failed. Waived like an
+    error. Source: hadolint, "Rules".
+    """
+    found = said(remarks, "warning")
+    assert not found, f"{'; '.join(found)}; mend it, or waive it: # hadolint ignore=RULE"
+
+
+def said(remarks, level):
+    """What hadolint says at a level, line by line."""
+    return [f"line {r.line}, {r.code} {r.message}" for r in remarks if r.level == level]
 
 
 @pytest.mark.build_platform

@@ -109,3 +109,19 @@ def test_settings_opened_by_default_are_shipped(facts):
         raise NotVerified("recorded before the probe looked for settings; record it anew")
     missing = [name for name, there in facts.settings.items() if not there]
     assert not missing, f"opened by default, and not there: {', '.join(missing)}; COPY it too"
+
+
+@pytest.mark.runtime_dependencies
+@pytest.mark.should
+@pytest.mark.needs("test_settings_opened_by_default_are_shipped")
+def test_settings_shipped_are_opened(facts, audited):
+    """Each file of settings that lies beside the trainer's sources is opened by a job.
+
+    One that nothing reads is changed in vain: flat keys were read where the file was nested, and
+    then defaults were used (K05, K26). Heard in an instrumented run; native code is not seen in it.
+    """
+    if facts.settings_shipped is None:
+        raise NotVerified("recorded before the probe looked for them; record it anew")
+    opened = {event.what for event in audited if event.event == "open"}
+    unread = [path for path in facts.settings_shipped if path not in opened]
+    assert not unread, f"shipped and never opened: {', '.join(unread)}; read it, or leave it out"

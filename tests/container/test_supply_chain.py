@@ -10,14 +10,12 @@ from splatgate.container.lock import allows
 from splatgate.container.sbom import listed
 from splatgate.facts import (
     CACHE_BUDGET,
-    LAYER_BUDGET,
     OCI,
     OCI_LABELS,
     OCI_ORIGIN,
     OCI_TITLE,
     PUBLISHED,
     SETUID,
-    SIZE_BUDGET,
 )
 from splatgate.outcomes import NotVerified
 
@@ -196,18 +194,18 @@ def test_nothing_may_be_written_by_everyone(files):
 
 
 @pytest.mark.build_supply_chain
-def test_size_and_layers_are_within_the_budget(image):
-    """The image is no larger, and has no more layers, than its budget.
+def test_size_and_layers_are_within_the_budget(image, budget):
+    """The image is no larger, and has no more layers, than policy.toml allows.
 
     Each job pulls and unpacks it before the first step, and a builder runs out of disk (K46;
     contract section 4, "size limit", "pull time").
     """
     layers = sum(layer.bytes > 0 for layer in image.layers)
-    assert 0 < image.bytes <= SIZE_BUDGET, (
-        f"{image.bytes / 1e9:.1f} GB, the budget is {SIZE_BUDGET / 1e9:.0f}; "
+    assert 0 < image.bytes <= budget.bytes, (
+        f"{image.bytes / 1e9:.1f} GB, the budget is {budget.bytes / 1e9:.0f}; "
         "keep compilers, headers and caches in build stages"
     )
-    assert 0 < layers <= LAYER_BUDGET, f"{layers} layers, the budget is {LAYER_BUDGET}; join RUNs"
+    assert 0 < layers <= budget.layers, f"{layers} layers, the budget is {budget.layers}; join RUNs"
 
 
 @pytest.mark.build_supply_chain

@@ -222,6 +222,22 @@ def test_the_policies_of_the_repository_are_sound():
         assert policy.load(policy.FILE, name, checklist.load()).cells(checklist.load())
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no .budget."),
+        ("[budget]\nbytes = 1", "layers"),
+        ("[budget]\nbytes = 1\nlayers = 2\nlayer = 3", "unknown field layer"),
+    ],
+    ids=["none", "half", "misspelt"],
+)
+def test_a_budget_that_bounds_nothing_is_refused(tmp_path, text, said):
+    path = tmp_path / "policy.toml"
+    path.write_text(f"schema = 1\n[policy]\n{text}\n")
+    with pytest.raises(BadInput, match=said):
+        policy.budget(path)
+
+
 def test_what_is_no_record_is_one_line(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps({"schema": "other"}))
     with pytest.raises(BadInput, match="record it anew"):

@@ -18,6 +18,11 @@ OTHERS = ("site-packages", "dist-packages", "node_modules", "__pycache__", ".git
 MOST_SOURCES = 2000
 #: A file that a program reads its settings from.
 CONFIG = re.compile(r"^[\w./-]*\w\.(?:ya?ml|json|toml|ini|cfg)$")
+#: Settings of tools that build, test and format, which no run reads.
+TOOLS = re.compile(
+    r"^(\..*|pyproject\.toml|setup\.cfg|tox\.ini|pytest\.ini|mypy\.ini|ruff\.toml|package(-lock)?\.json"
+    r"|tsconfig.*\.json|mkdocs\.ya?ml|environment\.ya?ml|docker-compose.*|compose\.ya?ml)$"
+)
 #: What the interpreter binds in every module.
 BOUND = set(dir(builtins)) | {
     "__file__",
@@ -75,19 +80,19 @@ def module_file(module, folders):
     return None
 
 
-def shipped(script):
-    """Every .py beside the script and below, without other people's."""
+def shipped(script, is_wanted=lambda name: name.endswith(".py")):
+    """Every wanted file beside the script and below, without other people's."""
     folder = os.path.dirname(script)
-    found = {script}
+    found = set()
     if not folder or os.path.basename(folder) in ("", "bin", "sbin"):
-        return sorted(found)
+        return []
     for where, folders, files in os.walk(folder):
         folders[:] = [
             f
             for f in folders
             if f not in OTHERS and not os.path.exists(os.path.join(where, f, "pyvenv.cfg"))
         ]
-        found.update(os.path.join(where, f) for f in files if f.endswith(".py"))
+        found.update(os.path.join(where, f) for f in files if is_wanted(f))
         if len(found) > MOST_SOURCES:
             break
     return sorted(found)
@@ -96,7 +101,7 @@ def shipped(script):
 def sources(script):
     """Every shipped .py, compiled in memory; and the script's closure."""
     found, trees = [], {}
-    for path in shipped(script):
+    for path in sorted({script, *shipped(script)}):
         error, mode, missing = None, 0, []
         try:
             mode = os.stat(path).st_mode & 0o7777
@@ -109,6 +114,12 @@ def sources(script):
             error = "{}: {}".format(type(problem).__name__, problem)
         found.append({"path": path, "error": error, "mode": mode, "undefined": missing})
     return (found, *closure(script, trees))
+
+
+def settings_of(script, described_by):
+    """Files of settings beside the script and below, but for the one that describes the image."""
+    wanted = shipped(script, lambda name: CONFIG.match(name) and not TOOLS.match(name))
+    return [p for p in map(os.path.realpath, wanted) if p != os.path.realpath(described_by or "/")]
 
 
 def undefined(text, path):

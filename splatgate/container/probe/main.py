@@ -15,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 
-from splatgate.container.probe.code import locate, sources
+from splatgate.container.probe.code import locate, settings_of, sources
 from splatgate.container.probe.elf import libraries, machine_of
 from splatgate.container.probe.walk import files, packages, text
 
@@ -161,6 +161,7 @@ def main(ask):
             "sources": found,
             "imports": [{"module": m, "error": gave["failed"].get(m)} for m in modules],
             "settings": settings,
+            "settings_shipped": settings_of(script, ask.get("subject")) if script else [],
             "distributions": installed,
             "writable": {p: os.access(p, os.W_OK | os.X_OK) for p in ask["paths"]},
             "compilers": [c for c in COMPILERS if shutil.which(c)],
