@@ -120,6 +120,15 @@ def request_given(door: Recorded) -> Any:
     return door.base_request()
 
 
+def request_meant(door: Recorded) -> Any:
+    """The request that production would send: given with --request, else the state machine's."""
+    from splatgate.sagemaker.request import parse
+
+    if door.request_file:
+        return door.base_request()
+    return parse(training_state(door), "the state machine's training request")
+
+
 def recipe(door: Recorded) -> list[dockerfile.Instruction]:
     """The instructions that made the image: its Dockerfile, else the commands in the build's
     log.
@@ -366,7 +375,7 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
         image, pushed, build, build_log, recipe, lock, host, facts, files, sbom, layers, hardened,
-        instances, request_given, profile, cpu_run,
+        instances, request_given, request_meant, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, trained, truth, stopped, resumed,
         reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
         contracts, training_state,
