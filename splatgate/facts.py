@@ -67,6 +67,9 @@ PSNR_MARGIN = 0.5
 PSNR_POSSIBLE = 50.0
 #: Between its first and its last line a training moves its PSNR by more than this, dB.
 PSNR_FLAT = 0.1
+#: Longest side of the views at which a model of shuffled photographs is measured, pixels: it shows
+#: nothing, at any size.
+SHUFFLED_SIDE = 160
 #: Share of Gaussians that training must have moved or recoloured: one step of any optimiser moves
 #: nearly all of them, and what is exported as it came moves none.
 MOVED = 0.5
@@ -111,6 +114,8 @@ TRANSFER = 25e6
 MODEL_GAUSSIAN = 248
 #: What of an instance a job fills (`splatgate.sagemaker.capacity`).
 CAPACITIES = ("memory", "GPU memory", "disk")
+#: The smallest disk that a job can start on, bytes: folders and configuration need some of it.
+LEAST_ROOM = 400_000
 #: Branches of the driver on SageMaker's training hosts, which AWS does not publish (contract 5.1):
 #: its own images of CUDA 12 train on all families, and need the first; its tests of CUDA 13 images
 #: on g4dn hint at the second.
