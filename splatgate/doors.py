@@ -63,6 +63,8 @@ class JobSpec:
     stop_at: int = STOP_AT
     #: Starts with the checkpoints of this job, as after a spot interruption.
     resumes: JobSpec | None = None
+    #: Bytes that the input leaves of the instance's disk; None: as much as it has.
+    room: int | None = None
     #: Trains for more than a few steps, so that ``--quick`` leaves it out.
     trains: bool = True
     #: Seconds after which the host gives the job up.
@@ -372,6 +374,8 @@ class Recorded:
         variant: list[Any] | None = [spec.stop_on, before] if spec.stop_on or before else None
         if spec.stop_at != STOP_AT or spec.no_file:
             variant = [*(variant or []), spec.stop_at, spec.no_file]
+        if spec.room is not None:
+            variant = [*(variant or []), "room", spec.room]
         return job_key(spec.name, self.request(spec), data, variant)
 
     def _record(self, name: str, kind: type[T]) -> T:

@@ -67,6 +67,9 @@ PSNR_MARGIN = 0.5
 PSNR_POSSIBLE = 50.0
 #: Between its first and its last line a training moves its PSNR by more than this, dB.
 PSNR_FLAT = 0.1
+#: Longest side of the views at which a model of shuffled photographs is measured, pixels: it shows
+#: nothing, at any size.
+SHUFFLED_SIDE = 160
 #: Share of Gaussians that training must have moved or recoloured: one step of any optimiser moves
 #: nearly all of them, and what is exported as it came moves none.
 MOVED = 0.5
@@ -104,6 +107,19 @@ CANARY = {"WANDB_API_KEY": "canary-5f2c9a71d4e84b0c9d3e"}
 #: Minutes that must be left between the trainer's own limit and MaxRuntimeInSeconds: to end the
 #: step, export, evaluate (contract 1.4, K44).
 MINUTES_LEFT = 5.0
+#: Bytes a second of download and of packing and upload, which are left as well: whether
+#: MaxRuntimeInSeconds counts them is not documented. What gzip deflates on one core.
+TRANSFER = 25e6
+#: Bytes of a Gaussian in the .ply: 62 floats.
+MODEL_GAUSSIAN = 248
+#: What of an instance a job fills (`splatgate.sagemaker.capacity`).
+CAPACITIES = ("memory", "GPU memory", "disk")
+#: The smallest disk that a job can start on, bytes: folders and configuration need some of it.
+LEAST_ROOM = 400_000
+#: Branches of the driver on SageMaker's training hosts, which AWS does not publish (contract 5.1):
+#: its own images of CUDA 12 train on all families, and need the first; its tests of CUDA 13 images
+#: on g4dn hint at the second.
+HOST_DRIVER, HOST_DRIVER_SEEN = 525, 580
 
 #: The viewer as one page that holds the model. Too large to keep as evidence.
 VIEWER = "html"

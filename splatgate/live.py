@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from splatgate.evidence import (
     Image,
     Job,
     LayerFiles,
+    Limits,
     Lint,
     Machine,
     Pipeline,
@@ -267,19 +269,33 @@ class Live(Recorded):
                     say=self.say,
                     assumed=Assumptions(empty_hyperparameters_file=not spec.no_file),
                 )
+                channel = self.channel(spec)
                 with self.run.timed(f"job {spec.name}"):
                     host.run(
                         image.image_id,
                         self.request(spec),
-                        {"training": self.channel(spec)},
+                        {"training": channel},
                         folder,
                         key=key,
                         stop_when=stop_when(spec.stop_on, spec.stop_at),
                         deadline=spec.deadline,
                         checkpoints=earlier / "checkpoints" if earlier else None,
+                        limits=self._limits(spec, channel),
                         keep={"checkpoints"} if spec.stop_on else (),
                     )
         return super().job(spec)
+
+    def _limits(self, spec: JobSpec, channel: Path) -> Limits | None:
+        """The instance's limits with as much disk as a job asks for; None: the instance's own."""
+        if spec.room is None:
+            return None
+        from splatgate.sagemaker.assumptions import Assumptions
+        from splatgate.sagemaker.capacity import size_of
+        from splatgate.sagemaker.instances import INSTANCES, limits_of
+
+        request = self.request(spec)
+        own = limits_of(INSTANCES.get(request.instance_type), Assumptions(), request.volume_gb)
+        return replace(own, disk_bytes=size_of(channel) + spec.room)
 
     def kernels(self) -> dict[str, Any]:
         """Run the kernels' self-test in the image on the engine's GPU, or hand out its report.

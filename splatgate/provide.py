@@ -32,7 +32,15 @@ from splatgate.evidence import (
     Remark,
     to_json,
 )
-from splatgate.facts import CANARY, HADOLINT_LEFT_OUT, INJECTED, READ_BACK
+from splatgate.facts import (
+    CANARY,
+    HADOLINT_LEFT_OUT,
+    INJECTED,
+    LEAST_ROOM,
+    MODEL_GAUSSIAN,
+    READ_BACK,
+    SHUFFLED_SIDE,
+)
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.pipeline.judge import Verdict
 from splatgate.signoff import policy as policies
@@ -127,6 +135,15 @@ def instances(door: Recorded) -> tuple[cuda.Target, ...]:
 def request_given(door: Recorded) -> Any:
     """The CreateTrainingJob request that jobs start from."""
     return door.base_request()
+
+
+def request_meant(door: Recorded) -> Any:
+    """The request that production would send: given with --request, else the state machine's."""
+    from splatgate.sagemaker.request import parse
+
+    if door.request_file:
+        return door.base_request()
+    return parse(training_state(door), "the state machine's training request")
 
 
 def recipe(door: Recorded) -> list[dockerfile.Instruction]:
@@ -235,6 +252,19 @@ def audited(door: Recorded) -> tuple[audit.Event, ...]:
     return audit.read(line.text for line in job.log)
 
 
+def full_disk(door: Recorded) -> Job:
+    """The brief job without its cap on Gaussians, on a disk with room for half of its model."""
+    trained(door)
+    run, cap = cpu_run(door), door.profile().effects.gaussians
+    asked = {name: value for name, value in brief(door).items() if name != cap}
+    room = max(len(scene(door).points_xyz) * MODEL_GAUSSIAN // 2, LEAST_ROOM)
+    job = door.job(spec(run, "full-disk", asked, room=room, deadline=300))
+    if job.limits_applied.disk_bytes is None:
+        notes = [note for note in job.unverified if note.startswith("limits: disk")]
+        raise NotVerified("".join(notes[:1]) or "the disk was not limited")
+    return job
+
+
 def trained(door: Recorded) -> Job:
     """The smoke job, completed."""
     return completed(smoke(door))
@@ -317,6 +347,26 @@ def measured(door: Recorded) -> Any:
     return door.once(f"measured {made_of} {views} {keys.background} {known.path}", render)
 
 
+def shuffled(door: Recorded) -> Any:
+    """The smoke job's artefact where each photograph has another's name, measured on the scene."""
+    from splatgate.scene.splats import read_splats
+    from splatgate.scene.truth import held_out_sizes, measure
+
+    run, known, keys = cpu_run(door), scene(door), door.profile().metrics
+    asked = {**run.smoke, **(run.cpu or {})}
+    job = door.job(spec(run, "shuffled", asked, data="shuffled"))
+    if job.status == "Failed":
+        raise NotVerified(f"this trainer refuses shuffled photographs: {job.failure_reason}")
+    path = model_file(door, completed(job))
+    if path is None:
+        raise Blocked(PLY, f"job {job.key} left no .ply")
+    sizes = held_out_sizes(known, SHUFFLED_SIDE)
+    return door.once(
+        f"shuffled {digest(job, path.name)} {sizes} {keys.background} {known.path}",
+        lambda: measure(read_splats(path), known, sizes, background=keys.background),
+    )
+
+
 def compressed(door: Recorded) -> Compression:
     """What the compression stage's tool made of the truth job's model."""
     return door.compressed(truth(door))
@@ -394,9 +444,10 @@ PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
     function.__name__: function
     for function in (
         image, pushed, build, build_log, recipe, remarks, lock, host, facts, files, sbom, layers,
-        hardened, budget, instances, request_given, profile, cpu_run,
-        run_job, brief, smoke, dialect, by_environment, audited, trained, truth, stopped, resumed,
-        reported, scene, splats, measured, compressed, round_trip, readings, pipeline,
+        hardened, budget, instances, request_given, request_meant, profile, cpu_run,
+        run_job, brief, smoke, dialect, by_environment, audited, full_disk, trained, truth, stopped,
+        resumed, reported, scene, splats, measured, shuffled, compressed, round_trip, readings,
+        pipeline,
         contracts, training_state,
     )
 }  # fmt: skip

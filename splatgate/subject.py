@@ -75,6 +75,27 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a run takes, in bytes; by default the least that any trainer of 3D Gaussians takes."""
+
+    #: The program: PyTorch loaded, and its context on the GPU.
+    host: int = 500_000_000
+    gpu: int = 300_000_000
+    #: A pixel of every photograph on the host, and whether they are kept at their full size.
+    photo_pixel: int = 3
+    full_size: bool = False
+    #: A pixel of a photograph as stored, while it is decoded.
+    decoded_pixel: int = 3
+    #: A Gaussian of degree 3: 59 floats, on the GPU with gradients and the optimiser's two moments.
+    host_gaussian: int = 236
+    gpu_gaussian: int = 944
+    #: A pixel of one view on the GPU: image and photograph as floats.
+    gpu_pixel: int = 24
+    #: A Gaussian in a checkpoint; 0: none is kept.
+    checkpoint_gaussian: int = 0
+
+
+@dataclass(frozen=True)
 class Metrics:
     """Keys of the metrics file, and the conventions of its evaluation."""
 
@@ -155,6 +176,7 @@ class Profile:
     run: Run | None = None
     outputs: Outputs | None = None
     effects: Effects = Effects()
+    memory: Memory = Memory()
     metrics: Metrics = Metrics()
     log: Log = Log()
     stages: Stages = Stages()

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.container import lint, sweep
-from splatgate.evidence import BadInput, Job, Member, read, write
+from splatgate.evidence import BadInput, Header, Job, Member, read, write
 from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
-from splatgate.proof.catalogue import OF_EVIDENCE, OF_SOURCE, Fault, spoil
+from splatgate.proof.catalogue import OF_SOURCE, Fault, spoil
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT
+from splatgate.sagemaker.channels import tree_hash
 
 RECORDED = ROOT / "tests" / "evidence" / "good"
 #: On every derived image: the process that made it, so that a later one may remove it.
@@ -58,7 +59,7 @@ class Bench:
         """The record of the good image, looked at or judged again from its evidence, to compare
         with.
         """
-        if fault.kind in OF_EVIDENCE:
+        if fault.of_evidence:
             if "recorded" not in self._good:
                 self._good["recorded"] = judged(self.good_evidence(), DEFAULT_SCENE, self._known)
             return self._good["recorded"]
@@ -150,7 +151,14 @@ class Bench:
                 seen = source.beside(copied / source.REFERENCE.name)
                 write(work / "evidence" / "pipeline.json", seen)
                 return judged(work / "evidence", DEFAULT_SCENE, self._known)
-            if fault.kind in OF_EVIDENCE:
+            if fault.recorded:
+                evidence = shutil.copytree(self.good_evidence(), work / "evidence")
+                scene = shutil.copytree(DEFAULT_SCENE, work / "scene")
+                spoil(fault, folder, scene)
+                header = read(evidence / "evidence.json", Header)
+                write(evidence / "evidence.json", replace(header, scene=tree_hash(scene)))
+                return judged(evidence, scene)
+            if fault.of_evidence:
                 shutil.copytree(self.good_evidence(), work)
                 spoil(fault, folder, work)
                 remember(fault.kind, work)

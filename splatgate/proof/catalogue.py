@@ -2,9 +2,9 @@
 
 A fault is a folder with ``fault.toml`` and what makes it: a Dockerfile ``FROM`` the good image
 (kind ``image``), edits of the good evidence (``[[edit]]`` in fault.toml), or ``make.py``, which is
-given a copy of the good thing and spoils it in place (a scene's folder, a request's file, a folder
-of evidence, the trainer's sources: kind ``source``, judged in the process runtime on a GPU). A
-control is a legal oddity that must change nothing.
+given a copy of the good thing and spoils it in place (a scene's folder, beside ``evidence`` where
+it is ``recorded``; a request's file, a folder of evidence, the trainer's sources: kind ``source``,
+judged in the process runtime on a GPU). A control is a legal oddity that must change nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class Fault:
     lane: str = ""
     #: Judged without --quick, in a lane of its own too: it shows while training.
     trains: bool = False
+    #: Of a scene: what is wrong with it shows in its files, and the good image's recorded evidence
+    #: is judged beside them. Its jobs are of another scene, and give no answer.
+    recorded: bool = False
     #: What it must fail is good practice (*should*), and no item fails with it.
     should: bool = False
     #: What is done to a copy of the good evidence, where make.py does not do it.
@@ -68,6 +71,11 @@ class Fault:
     def is_quick(self) -> bool:
         """Whether --quick is enough to judge it."""
         return self.quick or (bool(self.lane) and not self.trains)
+
+    @property
+    def of_evidence(self) -> bool:
+        """Whether it is judged over recorded evidence, with no engine."""
+        return self.recorded or self.kind in OF_EVIDENCE
 
 
 def load(folder: Path) -> dict[str, Fault]:
@@ -89,6 +97,8 @@ def load(folder: Path) -> dict[str, Fault]:
             raise BadInput(f"{path}: item {fault.item!r} is not on the checklist")
         if not fault.control and not fault.message:
             raise BadInput(f"{path}: no message; a fault must be caught for the right reason")
+        if fault.recorded and (fault.kind != "scene" or fault.control):
+            raise BadInput(f"{path}: recorded is for faults of a scene")
         if fault.lane and fault.lane not in LANES:
             raise BadInput(f"{path}: lane {fault.lane!r}; one of {', '.join(LANES)}")
         found[path.parent.name] = fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splatgate.evidence import Limits
-from splatgate.sagemaker.assumptions import MIB
+from splatgate.sagemaker.assumptions import MIB as MIB
 from splatgate.sagemaker.assumptions import Assumptions as Assumptions
 
 

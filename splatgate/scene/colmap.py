@@ -68,6 +68,7 @@ class View:
     xy: Array = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
     point_ids: Array = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     norm: float = 1.0
+    id: int = 0
 
     @property
     def centre(self) -> npt.NDArray[np.float64]:
@@ -85,7 +86,8 @@ class Scene:
     """A COLMAP model. Views are in byte order of their names; points are in the order of the file.
 
     ``points_xyz`` [n,3] float64 world units, ``points_rgb`` [n,3] uint8, ``point_ids`` [n],
-    ``track_lengths`` [n] (observations of each point), ``model`` the folder that was read.
+    ``track_lengths`` [n] (observations of each point), ``model`` the folder whose files ending in
+    ``suffix`` were read.
     """
 
     path: Path
@@ -96,6 +98,7 @@ class Scene:
     points_rgb: npt.NDArray[np.uint8]
     point_ids: Array
     track_lengths: Array
+    suffix: str = ".bin"
 
     def view(self, name: str) -> View:
         """The view of the photograph ``name``.
@@ -112,7 +115,7 @@ class Scene:
 
 
 def load_scene(path: Path) -> Scene:
-    """Read the model below ``path`` (``sparse/0`` or ``sparse``); photographs are not opened.
+    """Read the model below ``path`` (``sparse/0`` or ``sparse``); its photographs are not opened.
 
     Raises:
         BadInput: no such folder, or no readable model in it.
@@ -134,24 +137,40 @@ def read_scene(path: Path) -> Scene:
         what = "is a file" if path.exists() else "does not exist"
         raise BadInput(f"{path}: {what}; give the folder that holds sparse/0 and images")
     try:
-        model, suffix = _find_model(path)
-        files = open_files(model, suffix)
-        cameras = {row[0]: Camera(*row) for row in files.cameras()}
-        views = []
-        for name, pose, camera, keypoints in files.images():
-            if camera not in cameras:
-                which = f"{model / 'images'}{suffix}: {name} names camera {camera}, which is not in"
-                raise Unsound("broken-model", f"{which} cameras{suffix}; export them together")
-            views.append(_view(path, name, pose, cameras[camera], keypoints))
-        ids, xyz, rgb, lengths = files.points()
+        root = _root(path)
+        return read_model(root, *_find_model(root))
     except OSError as error:
         where = error.filename or path
         raise BadInput(f"{where}: {error.strerror}; make the scene readable") from None
+
+
+def read_model(path: Path, model: Path, suffix: str) -> Scene:
+    """Read the files of ``model`` that end in ``suffix``; raises as `read_scene` does, or
+    OSError.
+    """
+    files = open_files(model, suffix)
+    rows = list(files.cameras())
+    cameras = {row[0]: Camera(*row) for row in rows}
+    views = []
+    for image, name, pose, camera, keypoints in files.images():
+        if camera not in cameras:
+            which = f"{model / 'images'}{suffix}: {name} names camera {camera}, which is not in"
+            raise Unsound("broken-model", f"{which} cameras{suffix}; export them together")
+        views.append(_view(path, image, name, pose, cameras[camera], keypoints))
+    ids, xyz, rgb, lengths = files.points()
+    for part, count, known in (
+        ("cameras", len(rows), len(cameras)),
+        ("images", len(views), len({view.id for view in views})),
+        ("points3D", len(ids), len(np.unique(ids))),
+    ):
+        if known != count:
+            which = f"{model / part}{suffix}: {count - known} of {count} ids are there twice"
+            raise Unsound("broken-model", f"{which}; export the model again and copy it whole")
     views.sort(key=lambda view: view.name.encode())
-    return Scene(path, model, tuple(cameras.values()), tuple(views), xyz, rgb, ids, lengths)
+    return Scene(path, model, tuple(cameras.values()), tuple(views), xyz, rgb, ids, lengths, suffix)
 
 
-def _view(path: Path, name: str, pose: Array, camera: Camera, keypoints: Array) -> View:
+def _view(path: Path, image: int, name: str, pose: Array, camera: Camera, keypoints: Array) -> View:
     photo = path / "images" / name if safe_name(name) else None
     own = keypoints[(keypoints[:, 2] >= 0) & (keypoints[:, 2] < 2**62)]
     return View(
@@ -166,6 +185,7 @@ def _view(path: Path, name: str, pose: Array, camera: Camera, keypoints: Array) 
         xy=own[:, :2],
         point_ids=own[:, 2].astype(np.int64),
         norm=float(np.linalg.norm(pose[:4])),
+        id=image,
     )
 
 
@@ -184,6 +204,13 @@ def rotations(quats: Array) -> npt.NDArray[np.float64]:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return np.moveaxis(np.array(rows, np.float64), 2, 0)
+
+
+def _root(path: Path) -> Path:
+    """``path``, or the only folder in it where that holds the scene, as packers nest it."""
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    nested = len(entries) == 1 and (entries[0] / "sparse").is_dir()
+    return entries[0] if nested else path
 
 
 def _find_model(path: Path) -> tuple[Path, str]:

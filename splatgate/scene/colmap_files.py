@@ -19,6 +19,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 PARTS = ("cameras", "images", "points3D")
+#: Files that COLMAP writes beside them from 3.12 on.
+EXTRA = ("rigs", "frames")
 #: Number of parameters of each camera model, in the order of COLMAP's ids.
 MODELS = {
     "SIMPLE_PINHOLE": 3,
@@ -43,8 +45,11 @@ MODELS = {
 
 #: id, model, width, height, parameters.
 CameraRow = tuple[int, str, int, int, tuple[float, ...]]
-#: name; qw qx qy qz tx ty tz; camera id; keypoints [n,3]: x, y, id of the point or -1.
-ImageRow = tuple[str, Array, int, Array]
+#: id; name; qw qx qy qz tx ty tz; camera id; keypoints [n,3]: x, y, id of the point or -1.
+ImageRow = tuple[int, str, Array, int, Array]
+#: id; qw qx qy qz tx ty tz of the rig; ids of its images. COLMAP from 3.12 on takes poses from
+#: here, where the file is there.
+FrameRow = tuple[int, Array, tuple[int, ...]]
 #: ids [n], xyz [n,3], rgb [n,3] uint8, track lengths [n].
 PointColumns = tuple[Array, Array, Array, Array]
 
@@ -69,10 +74,16 @@ class Files(Protocol):
     def points(self) -> PointColumns:
         """All points."""
 
+    def rigs(self) -> dict[int, int]:
+        """Each rig's reference camera, by their ids (-1: it has none); {} without the file."""
+
+    def frames(self) -> Iterator[FrameRow]:
+        """Frames in the order of the file; none without the file."""
+
 
 def open_files(folder: Path, suffix: str) -> Files:
     """A reader of the model in ``folder`` whose files end in ``suffix``, ``.bin`` or ``.txt``."""
-    files = {part: folder / f"{part}{suffix}" for part in PARTS}
+    files = {part: folder / f"{part}{suffix}" for part in (*PARTS, *EXTRA)}
     return _Binary(files) if suffix == ".bin" else _Text(files)
 
 
@@ -80,7 +91,8 @@ def _columns(rows: list[tuple[float, ...]]) -> PointColumns:
     """Columns of rows (id, x, y, z, r, g, b, track length)."""
     table = np.array(rows, np.float64).reshape(-1, 8)
     rgb = np.clip(np.nan_to_num(table[:, 4:7]), 0, 255).astype(np.uint8)
-    return table[:, 0].astype(np.int64), table[:, 1:4], rgb, table[:, 7].astype(np.int64)
+    ids = table[:, 0].clip(max=2.0**62).astype(np.int64)
+    return ids, table[:, 1:4], rgb, table[:, 7].astype(np.int64)
 
 
 class _Binary:
@@ -107,11 +119,11 @@ class _Binary:
         cursor, count = self._open("images")
         keypoint = np.dtype([("x", "<f8"), ("y", "<f8"), ("id", "<i8")])
         for _ in range(count):
-            _, *pose, camera = cursor.take("<i7di")
+            image, *pose, camera = cursor.take("<I7di")
             name = cursor.string()
             points = cursor.array(keypoint, int(cursor.take("<Q")[0]))
             table = [points["x"], points["y"], points["id"].astype(np.float64)]
-            yield name, np.array(pose), camera, np.stack(table, axis=1)
+            yield image, name, np.array(pose), camera, np.stack(table, axis=1)
         cursor.end()
 
     def points(self) -> PointColumns:
@@ -123,6 +135,28 @@ class _Binary:
             rows.append((*head, length))
         cursor.end()
         return _columns(rows)
+
+    def rigs(self) -> dict[int, int]:
+        found = {}
+        if self._files["rigs"].is_file():
+            cursor, count = self._open("rigs")
+            for _ in range(count):
+                rig, sensors = cursor.take("<II")
+                found[rig] = cursor.take("<iI")[1] if sensors else -1
+                for _ in range(1, sensors):
+                    if cursor.take("<iIB")[2]:
+                        cursor.take("<7d")
+            cursor.end()
+        return found
+
+    def frames(self) -> Iterator[FrameRow]:
+        if self._files["frames"].is_file():
+            cursor, count = self._open("frames")
+            for _ in range(count):
+                _, rig, *pose, size = cursor.take("<II7dI")
+                data = [cursor.take("<iIQ") for _ in range(size)]
+                yield rig, np.array(pose), tuple(image for _, _, image in data)
+            cursor.end()
 
 
 class _Cursor:
@@ -216,7 +250,7 @@ class _Text:
             if len(words) != 10:
                 expected = "ID QW QX QY QZ TX TY TZ CAMERA NAME"
                 self._broken("images", number, f"is no image ({expected}): {line[:60]!r}")
-            head = self._numbers("images", number, [words[8], *words[:8]], whole=2)
+            head = self._numbers("images", number, [words[0], words[8], *words[1:8]], whole=2)
             # The line after an image's own holds its keypoints, and may be empty.
             number, line = next(lines, (number + 1, ""))
             keypoints = line.split()
@@ -224,7 +258,7 @@ class _Text:
                 expected = f"keypoints of {words[9]} (X Y POINT3D_ID …)"
                 self._broken("images", number, f"is no list of {expected}")
             table = self._numbers("images", number, keypoints).reshape(-1, 3)
-            yield words[9], head[2:], int(head[0]), table
+            yield int(head[0]), words[9], head[2:], int(head[1]), table
 
     def points(self) -> PointColumns:
         rows = []
@@ -236,3 +270,27 @@ class _Text:
             head = self._numbers("points3D", number, words[:7], whole=1)
             rows.append((*head.tolist(), float(len(words) // 2 - 4)))
         return _columns(rows)
+
+    def rigs(self) -> dict[int, int]:
+        found = {}
+        for number, words in self._optional("rigs", 2):
+            numbers = self._numbers("rigs", number, [*words[:2], *words[3:4]], whole=3).tolist()
+            found[int(numbers[0])] = int(numbers[2]) if len(numbers) > 2 else -1
+        return found
+
+    def frames(self) -> Iterator[FrameRow]:
+        for number, words in self._optional("frames", 10):
+            head = self._numbers("frames", number, words[:10], whole=2)
+            data = self._numbers("frames", number, words[12::3], whole=len(words))
+            if len(words) != 10 + 3 * head[9]:
+                self._broken("frames", number, "names another number of images than it says")
+            yield int(head[1]), head[2:9], tuple(data.astype(int).tolist())
+
+    def _optional(self, part: str, least: int) -> Iterator[tuple[int, list[str]]]:
+        """The records, of ``least`` words or more, of a file that need not be there."""
+        if self._files[part].is_file():
+            for number, line in self._records(part):
+                words = line.split()
+                if len(words) < least:
+                    self._broken(part, number, f"is cut short: {line[:60]!r}")
+                yield number, words

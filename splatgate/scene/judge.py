@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from splatgate.scene.colmap import Camera, Scene, View, read_scene, safe_name
+from splatgate.scene import accounts, archive, shown
+from splatgate.scene.colmap import Array, Camera, Scene, View, read_scene, safe_name
 from splatgate.scene.colmap_files import Unsound
-from splatgate.scene.photos import UNREADABLE, same_shape
+from splatgate.scene.photos import UNREADABLE, same_shape, upright
 
 #: One view held out, and two that see a point from different places.
 MIN_IMAGES = 3
@@ -26,6 +27,14 @@ MIN_POINTS = 4
 #: SfM keeps observations within 4 px or so of where their point projects. A median of a twentieth
 #: of the image's diagonal is no noise: the poses are camera-to-world, or another scene's.
 MAX_REPROJECTION = 0.05
+#: An image of fewer observations may be off by their noise.
+MIN_OBSERVATIONS = 10
+#: Distance between cameras, by their median distance to the points, below which there is no depth
+#: to be seen: SfM asks for angles some fifteen times as wide (COLMAP, Mapper.init_min_tri_angle).
+MIN_PARALLAX = 1e-3
+#: The .ply holds float32, 1 part in 1.7e7: farther from the origin, by the points' extent, details
+#: are coarser than a thousandth of the scene.
+MAX_OFFSET = 1e4
 #: The EXIF tag of the orientation, and its values that swap width and height.
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
@@ -80,17 +89,31 @@ def judge_scene(path: Path, say: Callable[[str], None] = lambda line: None) -> S
         BadInput: ``path`` is no readable folder.
     """
     try:
-        scene = read_scene(path)
+        with archive.opened(path) as folder:
+            return _judge(folder, path, say)
     except Unsound as error:
         finding = Finding(error.code, str(error))
         return SceneVerdict(False, finding.code, finding.reason, 0, 0, 0, (), findings=(finding,))
+
+
+def _judge(folder: Path, path: Path, say: Callable[[str], None]) -> SceneVerdict:
+    """Judge the scene in ``folder``, which is ``path`` or what was packed there."""
+    try:
+        scene = read_scene(folder)
+    except Unsound as error:
+        raise Unsound(error.code, str(error).replace(str(folder), str(path))) from None
     resized: list[str] = []
-    findings = (
+    found = (
         *_images(scene),
+        *_accounts(scene),
         *_cameras(scene),
         *_poses(scene),
         *_points(scene),
         *_photos(scene, resized, say),
+    )
+    findings, notes = (
+        tuple(Finding(f.code, f.reason.replace(str(folder), str(path))) for f in some)
+        for some in (found, _notes(scene, resized))
     )
     first = findings[0] if findings else Finding("", "")
     taken = Counter(view.camera_id for view in scene.views)
@@ -109,8 +132,8 @@ def judge_scene(path: Path, say: Callable[[str], None] = lambda line: None) -> S
         ),
         observations=sum(len(view.point_ids) for view in scene.views),
         findings=findings,
-        notes=tuple(_notes(scene, resized)),
-        model=scene.model.relative_to(path).as_posix(),
+        notes=notes,
+        model=scene.model.relative_to(folder).as_posix(),
     )
 
 
@@ -133,6 +156,17 @@ def _images(scene: Scene) -> Iterator[Finding]:
         yield Finding("bad-names", f"{scene.model}: {what}; rename them")
 
 
+def _accounts(scene: Scene) -> Iterator[Finding]:
+    try:
+        told = list(accounts.differences(scene))
+    except Unsound as error:
+        yield Finding(error.code, str(error))
+        return
+    if told:
+        what = f"the files tell of different models: {'; '.join(told)}"
+        yield Finding("models-disagree", f"{scene.model}: {what}; export them together, or one set")
+
+
 def _cameras(scene: Scene) -> Iterator[Finding]:
     for camera in scene.cameras:
         sound = min(*_focals(camera), camera.width, camera.height) > 0
@@ -152,30 +186,46 @@ def _poses(scene: Scene) -> Iterator[Finding]:
         yield Finding("bad-pose", f"{scene.model}: {what}; register these images again")
         return
     centres = np.array([view.centre for view in scene.views]).reshape(-1, 3)
-    if len(centres) > 1 and np.ptp(centres, axis=0).max() <= 1e-9 * np.abs(centres).max():
+    apart = np.ptp(centres, axis=0).max() if len(centres) > 1 else np.inf
+    if apart <= max(1e-9 * np.abs(centres).max(), MIN_PARALLAX * _depth(scene)):
         what = "all cameras stand in one place, and splats need parallax"
         yield Finding("bad-pose", f"{scene.model}: {what}; look into the SfM stage")
         return
-    if (error := _reprojection(scene)) > MAX_REPROJECTION:
-        what = f"half of the observations lie over {error:.0%} of the image's diagonal from where "
+    off = {view.name: error for view, error in _reprojection(scene) if error > MAX_REPROJECTION}
+    if off:
+        worst = sorted(off, key=lambda name: -off[name])
+        what = (
+            f"in {len(off)} of {len(scene.views)} images ({_few(worst)}) half of the observations"
+        )
+        what += f" lie over {MAX_REPROJECTION:.0%} of the diagonal from where their points project"
         remedy = "write world-to-camera poses with OpenCV axes, and points of the same model"
-        yield Finding("poses-disagree", f"{scene.model}: {what}their points project; {remedy}")
+        yield Finding("poses-disagree", f"{scene.model}: {what}; {remedy}")
 
 
-def _reprojection(scene: Scene) -> float:
-    """Median distance of an observation from its point's projection, in image diagonals.
+def _depth(scene: Scene) -> float:
+    """Median distance of the points from the cameras' middle; 0 without points."""
+    middle = np.mean([view.centre for view in scene.views], axis=0)
+    away = np.linalg.norm(scene.points_xyz - middle, axis=1)
+    away = away[np.isfinite(away)]
+    return float(np.median(away)) if away.size else 0.0
 
-    A point behind the camera counts as 1. Without pinhole cameras or matching observations: 0.
+
+def _reprojection(scene: Scene) -> Iterator[tuple[View, float]]:
+    """Median distance of each view's observations from their points' projections, in diagonals.
+
+    A point behind the camera counts as 1. Views of no pinhole camera and of few observations are
+    left out.
     """
     pinhole = {c.id for c in scene.cameras if c.pinhole and min(*_focals(c), c.width, c.height) > 0}
     order = np.argsort(scene.point_ids)
     known = scene.point_ids[order]
-    errors = [np.zeros(0)]
     for view in scene.views:
         if view.camera_id not in pinhole or not len(known):
             continue
         at = np.minimum(np.searchsorted(known, view.point_ids), len(known) - 1)
         match = known[at] == view.point_ids
+        if match.sum() < MIN_OBSERVATIONS:
+            continue
         with np.errstate(invalid="ignore", over="ignore"):
             points = scene.points_xyz[order[at[match]]] @ view.R.T + view.t
             ahead = points[:, 2] > 0
@@ -183,9 +233,7 @@ def _reprojection(scene: Scene) -> float:
             offset = pixels[:, :2] / pixels[:, 2:] - view.xy[match][ahead]
         error = np.ones(len(points))
         error[ahead] = np.linalg.norm(offset, axis=1) / np.hypot(view.width, view.height)
-        errors.append(error)
-    joined = np.concatenate(errors)
-    return float(np.median(joined)) if joined.size else 0.0
+        yield view, float(np.median(error))
 
 
 def _points(scene: Scene) -> Iterator[Finding]:
@@ -196,6 +244,8 @@ def _points(scene: Scene) -> Iterator[Finding]:
     if bad := int((~np.isfinite(scene.points_xyz)).any(axis=1).sum()):
         what = f"{bad} of {count} points have coordinates that are no numbers"
         yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
+    elif count >= MIN_POINTS:
+        yield from _extent(scene)
     ids = np.concatenate([view.point_ids for view in scene.views] or [np.zeros(0, np.int64)])
     if not ids.size and not scene.track_lengths.sum():
         what = "no image observes any point"
@@ -203,6 +253,18 @@ def _points(scene: Scene) -> Iterator[Finding]:
     elif count >= MIN_POINTS and (lost := int((~np.isin(ids, scene.point_ids)).sum())):
         what = f"{lost} of {ids.size} observations name points that points3D lacks"
         yield Finding("tracks-disagree", f"{scene.model}: {what}; export all files together")
+
+
+def _extent(scene: Scene) -> Iterator[Finding]:
+    middle = np.median(scene.points_xyz, axis=0)
+    extent = float(np.median(np.linalg.norm(scene.points_xyz - middle, axis=1)))
+    if not extent > 0:
+        what = "half of the points and more lie in one place"
+        yield Finding("bad-points", f"{scene.model}: {what}; look into the SfM stage")
+    elif (offset := float(np.linalg.norm(middle))) > MAX_OFFSET * extent:
+        what = f"the points lie {offset:.4g} from the origin and reach {extent:.4g}"
+        remedy = "too far for float32: move the model to a local origin"
+        yield Finding("bad-points", f"{scene.model}: {what}; {remedy}")
 
 
 def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Iterator[Finding]:
@@ -218,12 +280,13 @@ def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Ite
         yield Finding("missing-photos", reason)
     broken: list[str] = []
     odd: list[str] = []
+    seen: dict[str, Array] = {}
     present = [view for view in scene.views if view.photo is not None]
     for number, view in enumerate(present, 1):
         if number % 25 == 0:
             say(f"photograph {number} of {len(present)}")
         try:
-            size = _decoded_size(view)
+            size = _decoded(view, seen)
         except UNREADABLE as error:
             broken.append(f"{view.name} ({error})")
             continue
@@ -236,18 +299,28 @@ def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Ite
     if odd:
         what = f"{len(odd)} photographs have another shape than their cameras: {_few(odd)}"
         yield Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
+    if strange := shown.strangers(scene, seen):
+        what = f"{len(strange)} of {len(seen)} photographs show something else than the model saw"
+        remedy = "hand over the images that were solved, each under its own name"
+        yield Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
 
 
-def _decoded_size(view: View) -> tuple[int, int]:
-    """Size in pixels as the camera saw it; every byte is read, so that a cut file is found."""
+def _decoded(view: View, seen: dict[str, Array]) -> tuple[int, int]:
+    """Size in pixels as the camera saw it, and into ``seen`` what the photograph shows where the
+    model looked. Every byte is read, so that a cut file is found.
+    """
     assert view.photo is not None
     with Image.open(view.photo) as image:
         size = image.size
-        # A JPEG is read to its end, several times faster, when decoded at an eighth of its size.
-        image.draft("RGB", (max(size[0] // 8, 1), max(size[1] // 8, 1)))
+        # A JPEG is read to its end, several times faster, when decoded at a part of its size.
+        part = shown.LOOK / max(size)
+        image.draft("RGB", (max(int(size[0] * part), 1), max(int(size[1] * part), 1)))
         image.load()
-        turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-    return (size[1], size[0]) if turned and not same_shape(size, view) else size
+        if not same_shape(size, view) and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
+            size = (size[1], size[0])
+        if same_shape(size, view) and len(view.xy):
+            seen[view.name] = shown.brightness(upright(image, view), view)
+    return size
 
 
 def _hint(folder: Path, missing: list[str]) -> str:

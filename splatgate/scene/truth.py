@@ -276,24 +276,3 @@ def moved(splats: Splats, scene: Scene) -> float:
         first[left] += 1
         left = left[(first[left] < last[left]) & ~still[left]]
     return float(1 - still.mean())
-
-
-def shuffled(
-    splats: Splats, scene: Scene, longest: int = 200, background: Colour = (0.0, 0.0, 0.0)
-) -> tuple[float, float]:
-    """Mean PSNR in dB of renders against their own photographs, and against another view's.
-
-    Over the held-out views at most ``longest`` pixels; where there is but one, the next view joins
-    it. Splats that show the scene are far better on their own; what scores alike on both has not
-    seen the photographs, or has seen them in another order.
-    """
-    sizes = held_out_sizes(scene, longest)
-    if len(sizes) < 2:
-        sizes = [(v.name, *fit(v.width, v.height, longest)) for v in scene.views[:2]]
-    own, others = [], []
-    for i, (name, width, height) in enumerate(sizes):
-        image = render(splats, scene.view(name).resized(width, height), background)
-        other = scene.view(sizes[(i + 1) % len(sizes)][0])
-        own.append(psnr(image, load_photo(scene.view(name), width, height)))
-        others.append(psnr(image, load_photo(other, width, height)))
-    return float(np.mean(own)), float(np.mean(others))

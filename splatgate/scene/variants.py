@@ -62,7 +62,7 @@ def as_text(scene: Path) -> Path:
     ]
     tracks: dict[int, list[str]] = {}
     images = []
-    for number, (name, pose, camera, keypoints) in enumerate(files.images(), 1):
+    for number, (_, name, pose, camera, keypoints) in enumerate(files.images(), 1):
         images.append(f"{number} {_joined(pose)} {camera} {name}")
         images.append(" ".join(f"{x!r} {y!r} {int(point)}" for x, y, point in keypoints.tolist()))
         for index, point in enumerate(keypoints[:, 2].astype(int).tolist()):

@@ -29,6 +29,7 @@ MEASURES: dict[str, tuple[str, bool | None, str]] = {
     "gpu.psnr": ("dB", True, "Held-out PSNR on the GPU"),
     "gpu.gaussians": ("count", None, "Gaussians in the model trained on the GPU"),
     "gpu.seconds": ("s", False, "Training job on the GPU"),
+    "gpu.projected_seconds": ("s", False, "Whole job, as the trainer projects it on the GPU"),
     "gpu.steps_per_second": ("1/s", True, "Training speed on the GPU, last interval"),
     "gpu.peak_rss_bytes": ("bytes", False, "Peak memory of the trainer on the GPU"),
     "compressed.bytes": ("bytes", False, "Smallest compressed model"),
@@ -253,6 +254,7 @@ def quality(
         "ssim": keys.ssim,
         "gaussians": keys.gaussians,
         "peak_rss_bytes": "peak_rss_bytes",
+        "projected_seconds": keys.projected,
     }
     found = {
         f"{name}.{what}": value

@@ -200,3 +200,16 @@ def test_artefact_beats_the_trivial_answers(measured):
         f"{measured.psnr:.2f} dB against {measured.baselines}: margin {measured.margin:.2f} dB, "
         f"expected {PSNR_MARGIN}; does the loss reach the Gaussians?"
     )
+
+
+@pytest.mark.production_truth
+@pytest.mark.needs("test_artefact_beats_the_trivial_answers")
+def test_quality_collapses_when_photographs_are_shuffled(shuffled):
+    """Where each photograph has another's name, the same job learns nothing of the scene.
+
+    A model that is as good as before was not made of these photographs (design, decision 7).
+    """
+    assert shuffled.margin < PSNR_MARGIN, (
+        f"{shuffled.psnr:.2f} dB from shuffled photographs, trivial answers {shuffled.baselines}; "
+        "train on the channel's photographs alone"
+    )

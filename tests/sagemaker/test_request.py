@@ -20,7 +20,7 @@ from splatgate.facts import (
 from splatgate.outcomes import NotVerified
 from splatgate.provide import TRAINS, model_file, spec
 from splatgate.sagemaker.result import values
-from splatgate.scene.splats import read_splats
+from splatgate.scene.splats import check_layout, read_splats
 
 
 @pytest.mark.sagemaker_hyperparameters
@@ -189,6 +189,26 @@ def test_nothing_is_written_outside_the_mounts(trained):
     assert trained.members, "the job wrote nothing to /opt/ml/model"
     outside = [p for p in trained.writes_outside if not p.startswith("/tmp/")]
     assert not outside, f"written outside: {', '.join(outside[:5])}; use /tmp"
+
+
+@pytest.mark.sagemaker_paths
+@pytest.mark.needs(TRAINS)
+def test_full_disk_fails_with_its_reason_and_leaves_no_half_model(full_disk, door, profile):
+    """On a disk too small for the model the job fails, says why, and leaves none or a whole one.
+
+    What lies in /opt/ml/model is uploaded, whole or not (contract 2.5), and exit 0 without a model
+    counts as success (contract 1.3).
+    """
+    path = model_file(door, full_disk)
+    problems = check_layout(path) if path else []
+    assert not problems, f"half a model: {'; '.join(problems)}; rename when whole"
+    if full_disk.status == "Completed":
+        assert path, "the disk was full, and the job says Completed without a model; fail"
+        raise NotVerified("the model fitted the disk: this trainer starts with fewer Gaussians")
+    wanted = profile.errors.get("disk", "disk|space left")
+    assert re.search(wanted, full_disk.failure_reason, re.IGNORECASE), (
+        f"expected {wanted} in FailureReason, got {full_disk.failure_reason!r}; name the cause"
+    )
 
 
 @pytest.mark.sagemaker_gpu_access

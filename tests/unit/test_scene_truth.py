@@ -23,7 +23,6 @@ from splatgate.scene.truth import (
     moved,
     nearest_view,
     points_as_splats,
-    shuffled,
 )
 from tests.unit.test_scene import FOCAL, HEIGHT, WIDTH, camera_pose, plant
 
@@ -103,12 +102,6 @@ def test_activated_values_are_found_and_cost_quality(planted, scene, field, acti
     verdict = measure(wrong, scene)
     assert not verdict.logits_ok
     assert verdict.psnr < 30
-
-
-def test_quality_collapses_on_shuffled_photographs(planted, scene):
-    own, others = shuffled(planted[1], scene, longest=WIDTH)
-    assert own > 50
-    assert others < 20
 
 
 def test_the_initialisation_has_not_moved(scene):

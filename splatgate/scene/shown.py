@@ -1,0 +1,97 @@
+"""Do photographs show what the model saw? Their names say nothing of what is in them.
+
+Where an image observes a point, its photograph has a brightness; the point has the mean of all
+that saw it, and so do the other photographs. On the photographs that were solved the two go
+together (correlation 0.94 to 0.99 over the observations of one image, on the suite's scenes); on
+shuffled or foreign ones they do not (-0.24 to 0.29).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from splatgate.scene.colmap import Scene, View
+
+Array = npt.NDArray[Any]
+
+#: Longest side at which a photograph is looked at, or less than twice of it, in pixels.
+LOOK = 512
+#: On a smaller one (longest side, pixels) a pixel's error of a keypoint is another thing's place;
+#: features are not matched there either.
+_SMALLEST = 100
+#: An image of fewer observations says too little: the error of a correlation is 1/sqrt(n).
+_LEAST = 30
+#: Below both it is another photograph. Light, season and exposure lower the first; where points
+#: came without colours, or with made up ones, the second speaks, which is coarser: photographs
+#: that are all shifted by one reach 0.62.
+_WITH_COLOURS, _WITH_OTHERS = 0.35, 0.65
+#: A photograph that varies less than this shows nothing (grey levels).
+_FLAT = 0.5
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+
+def brightness(image: Image.Image, view: View) -> Array:
+    """Brightness [n] of a decoded, upright photograph, of any size, at a view's observations."""
+    # Pillow clips more than 8 bits a channel.
+    grey = image if image.mode[0] in "IF" else image.convert("L")
+    pixels = np.asarray(grey, np.float32)
+    scale = [grey.width / view.width, grey.height / view.height]
+    with np.errstate(invalid="ignore"):
+        at = np.nan_to_num(view.xy * scale).clip(0, [grey.width - 1, grey.height - 1]).astype(int)
+    found: Array = pixels[at[:, 1], at[:, 0]]
+    return found
+
+
+def strangers(scene: Scene, seen: Mapping[str, Array]) -> list[str]:
+    """Names of the images whose photographs show something else, the surest first.
+
+    ``seen`` holds what `brightness` found of each photograph at hand.
+    """
+    large = [view for view in scene.views if max(view.width, view.height) >= _SMALLEST]
+    views = [view for view in large if view.name in seen and len(view.point_ids)]
+    if not views:
+        return []
+    own = [_normal(seen[view.name]) for view in views]
+    ids, place = np.unique(np.concatenate([v.point_ids for v in views]), return_inverse=True)
+    total, count = np.bincount(place, np.concatenate(own)), np.bincount(place)
+    order = np.argsort(scene.point_ids)
+    known = scene.point_ids[order]
+    at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+    coloured = np.full(len(ids), np.nan)
+    if len(known):
+        match = known[at] == ids
+        coloured[match] = (scene.points_rgb[order[at]] @ _LUMINANCE)[match]
+    found, start = [], 0
+    for view, values in zip(views, own, strict=True):
+        mine = place[start : start + len(values)]
+        start += len(values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            others = (total[mine] - values) / (count[mine] - 1)
+        with_colours, with_others = (
+            _correlation(values, reference) for reference in (coloured[mine], others)
+        )
+        if with_colours < _WITH_COLOURS and with_others < _WITH_OTHERS:
+            found.append((with_colours, view.name))
+    return [name for _, name in sorted(found)]
+
+
+def _normal(values: Array) -> Array:
+    spread = float(values.std())
+    normal: Array = (values - values.mean()) / spread if spread > _FLAT else np.zeros(len(values))
+    return normal
+
+
+def _correlation(values: Array, reference: Array) -> float:
+    """Correlation where there is a reference; 1, nothing to say, where that is too little."""
+    there = np.isfinite(reference)
+    if there.sum() < _LEAST:
+        return 1.0
+    a, b = values[there], reference[there]
+    if not a.std():
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1]) if b.std() > 1e-6 else -1.0
