@@ -26,7 +26,7 @@ from splatgate.container import sweep
 from splatgate.evidence import BadInput, Job, Member, read, write
 from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
-from splatgate.proof.catalogue import OF_EVIDENCE, OF_SOURCE, Fault, spoil
+from splatgate.proof.catalogue import OF_SOURCE, Fault, spoil
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT
 
@@ -58,7 +58,7 @@ class Bench:
         """The record of the good image, looked at or judged again from its evidence, to compare
         with.
         """
-        if fault.kind in OF_EVIDENCE:
+        if fault.of_evidence:
             if "recorded" not in self._good:
                 self._good["recorded"] = judged(self.good_evidence(), DEFAULT_SCENE, self._known)
             return self._good["recorded"]
@@ -145,13 +145,17 @@ class Bench:
                     raise BadInput(self._refused[name])
                 return self.judge(name, "--image", self._tags[name], *options)
             if fault.kind == "pipeline":
-                shutil.copytree(self.good_evidence(), work / "evidence")
                 copied = shutil.copytree(source.REFERENCE.parent, work / "pipeline")
                 spoil(fault, folder, copied, script_on=source.REFERENCE.name)
-                seen = source.beside(copied / source.REFERENCE.name)
+                machine = copied / source.REFERENCE.name
+                if not fault.of_evidence:
+                    given = ("--image", self.image, "--pipeline", str(machine))
+                    return self.judge(name, *given, *options)
+                shutil.copytree(self.good_evidence(), work / "evidence")
+                seen = source.beside(machine)
                 write(work / "evidence" / "pipeline.json", seen)
                 return judged(work / "evidence", DEFAULT_SCENE, self._known)
-            if fault.kind in OF_EVIDENCE:
+            if fault.of_evidence:
                 shutil.copytree(self.good_evidence(), work)
                 spoil(fault, folder, work)
                 remember(fault.kind, work)

@@ -27,7 +27,8 @@ from splatgate.proof.edit import Edit
 from splatgate.run import ROOT
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "source")
-#: Kinds that spoil evidence, and need no engine.
+#: Kinds that spoil evidence, and need no engine but where the fault says so: a state machine's
+#: request may have to be run.
 OF_EVIDENCE = ("artefact", "build", "evidence", "pipeline")
 #: Kind that spoils the trainer's sources, and needs a GPU and no engine.
 OF_SOURCE = "source"
@@ -60,6 +61,11 @@ class Fault:
     should: bool = False
     #: What is done to a copy of the good evidence, where make.py does not do it.
     edit: tuple[Edit, ...] = ()
+
+    @property
+    def of_evidence(self) -> bool:
+        """Whether it is judged from recorded evidence, without an engine."""
+        return self.kind in OF_EVIDENCE and "engine" not in self.needs
 
 
 def load(folder: Path) -> dict[str, Fault]:

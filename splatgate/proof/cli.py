@@ -12,7 +12,7 @@ from time import monotonic
 
 from splatgate.evidence import BadInput, to_json
 from splatgate.proof.bench import Bench
-from splatgate.proof.catalogue import OF_EVIDENCE, OF_SOURCE, Fault, excuses, lacking, load
+from splatgate.proof.catalogue import OF_SOURCE, Fault, excuses, lacking, load
 from splatgate.proof.report import (
     ControlOutcome,
     Outcome,
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     engine_missing, image = _good_image(options.image)
     bench = Bench(image, ROOT / "build" / "faults", options.workers, say)
     reasons = {
-        name: (engine_missing if fault.kind not in (*OF_EVIDENCE, OF_SOURCE) else "")
+        name: (engine_missing if not fault.of_evidence and fault.kind != OF_SOURCE else "")
         or lacking(fault)
         for name, fault in chosen.items()
     }
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     for name, outcome in found.items():
         _tell(name, outcome, 0.0)
     with bench.derived(able, folder):
-        bench.spread(able, work, lambda name: able[name].kind in OF_EVIDENCE)
+        bench.spread(able, work, lambda name: able[name].of_evidence)
 
     outcomes = [o for n in chosen if isinstance(o := found[n], Outcome)]
     controls = [o for n in chosen if isinstance(o := found[n], ControlOutcome)]
