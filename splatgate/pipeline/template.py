@@ -8,6 +8,7 @@ Source: Step Functions Developer Guide, "Intrinsic functions", "Paths", "Context
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -90,13 +91,24 @@ def look_up(path: str, data: Any, scope: Scope) -> Any:
     return _steps(value, rest, path, where)
 
 
-def _steps(value: Any, rest: str, path: str, where: str) -> Any:
-    position, many = 0, False
+@functools.cache
+def _parsed(rest: str) -> tuple[re.Match[str], ...] | None:
+    """The steps of a path, or None where it is none; a walk asks for the same few again."""
+    position, found = 0, []
     while position < len(rest):
         step = _STEP.match(rest, position)
         if step is None:
-            raise PathError(f"{path!r} is no path")
+            return None
         position = step.end()
+        found.append(step)
+    return tuple(found)
+
+
+def _steps(value: Any, rest: str, path: str, where: str) -> Any:
+    many, steps = False, _parsed(rest)
+    if steps is None:
+        raise PathError(f"{path!r} is no path")
+    for step in steps:
         if value is UNKNOWN or step["other"]:
             # A filter or a deep scan: what it finds is not followed.
             value = UNKNOWN

@@ -145,10 +145,14 @@ class Bench:
                     raise BadInput(self._refused[name])
                 return self.judge(name, "--image", self._tags[name], *options)
             if fault.kind == "pipeline":
-                shutil.copytree(self.good_evidence(), work / "evidence")
                 copied = shutil.copytree(source.REFERENCE.parent, work / "pipeline")
                 spoil(fault, folder, copied, script_on=source.REFERENCE.name)
-                seen = source.beside(copied / source.REFERENCE.name)
+                machine = copied / source.REFERENCE.name
+                if not fault.of_evidence:
+                    given = ("--image", self.image, "--pipeline", str(machine))
+                    return self.judge(name, *given, *options)
+                shutil.copytree(self.good_evidence(), work / "evidence")
+                seen = source.beside(machine)
                 write(work / "evidence" / "pipeline.json", seen)
                 return judged(work / "evidence", DEFAULT_SCENE, self._known)
             if fault.recorded:

@@ -28,7 +28,8 @@ from splatgate.proof.edit import Edit
 from splatgate.run import ROOT
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "source")
-#: Kinds that spoil evidence, and need no engine.
+#: Kinds that spoil evidence, and need no engine but where the fault says so: a state machine's
+#: request may have to be run.
 OF_EVIDENCE = ("artefact", "build", "evidence", "pipeline")
 #: Kind that spoils the trainer's sources, and needs a GPU and no engine.
 OF_SOURCE = "source"
@@ -75,7 +76,7 @@ class Fault:
     @property
     def of_evidence(self) -> bool:
         """Whether it is judged over recorded evidence, with no engine."""
-        return self.recorded or self.kind in OF_EVIDENCE
+        return self.recorded or (self.kind in OF_EVIDENCE and "engine" not in self.needs)
 
 
 def load(folder: Path) -> dict[str, Fault]:

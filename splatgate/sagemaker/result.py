@@ -178,6 +178,16 @@ def values(job: Job, regex: str) -> list[float]:
     return [float(match[1]) for match in found if match]
 
 
+def same_value(asked: str, effective: object) -> bool:
+    """Whether a hyperparameter's text and the value in force agree (contract 2.2: every value is a
+    string).
+    """
+    try:
+        return float(asked) == float(str(effective))
+    except ValueError:
+        return asked.strip('"').lower() == str(effective).lower()
+
+
 def job_json(job: Job) -> dict[str, Any]:
     """The object that ``splatgate job --json`` prints. Sizes are bytes, times seconds."""
 

@@ -43,10 +43,11 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
 
 @functools.cache
 def _model(service: str = "sagemaker") -> Any:
-    # Importing botocore takes a third of a second; most verbs never need it.
-    import botocore.session
+    # Most verbs never need it; a session would bring a client's machinery along.
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
 
-    return botocore.session.get_session().get_service_model(service)
+    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from splatgate.doors import JobSpec
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.pipeline.contracts import lacks
 from splatgate.provide import PLY, TRAINS
+from splatgate.sagemaker.result import same_value
 
 VALID = "test_definition_is_valid"
 
@@ -193,39 +194,74 @@ def as_number(text: object) -> bool:
 
 
 @pytest.mark.sagemaker_pipeline
-@pytest.mark.needs(TRAINS, "test_requests_are_accepted")
-def test_training_request_is_understood(training_state, trained, brief, run_job, door, profile):
-    """The trainer takes the parameters that the training state sends, under the names it sends.
+@pytest.mark.needs(TRAINS)
+def test_training_request_names_what_the_trainer_knows(training_state, trained, door, profile):
+    """The training state sends its channel and its parameters under the names that are read.
 
-    Sent as HyperParameters and read from the environment only, they were defaults (K43). The job
-    runs with the request's own command, environment and parameters, cut short by the profile's;
-    those that need no cut are in the effective configuration.
+    Under another name a parameter keeps its default, and nobody is told (K43).
     """
     channels = {c["ChannelName"] for c in training_state.get("InputDataConfig", ())}
     wanted = profile.run.channel
     assert wanted in channels, f"channels {sorted(channels)}; the trainer reads {wanted}"
     known = effective(trained, door, profile)
-    sent = dict(training_state.get("HyperParameters", {}))
-    unknown = sorted(sent.keys() - known.keys())
+    assert known is not None, f"no {profile.outputs.config} in the model; write what is in force"
+    unknown = sorted(training_state.get("HyperParameters", {}).keys() - known.keys())
     assert not unknown, f"sends {', '.join(unknown)}, of which the trainer knows nothing"
+
+
+@pytest.mark.sagemaker_pipeline
+@pytest.mark.needs(
+    "test_training_request_names_what_the_trainer_knows",
+    "test_requests_are_accepted",
+    "test_stop_leaves_a_usable_model",
+)
+def test_training_request_is_understood(training_state, run_job, cpu_run, door, profile):
+    """The trainer takes each value that the training state sends, and puts it in force.
+
+    One out of range or in contradiction to another ends the job when the instance is paid for
+    (K25); sent as HyperParameters and read from the environment only, all are defaults (K43). The
+    job runs as it is requested, but for what makes it run without a GPU, and is stopped at its
+    first step.
+    """
+    step = profile.log.metric("step")
+    if step is None:
+        raise NotVerified("the subject profile names no metric that ends in `step` to stop at")
+    sent = dict(training_state.get("HyperParameters", {}))
     environment = dict(training_state.get("Environment", {}))
     algorithm = training_state["AlgorithmSpecification"]
-    command = {k: v for k, v in algorithm.items() if k.startswith("Container")}
-    spec = JobSpec("pipeline", {**sent, **brief}, "scene", environment, command, trains=False)
-    job = run_job(spec)
-    assert job.status == "Completed", f"its request ended {job.status}: {job.failure_reason}"
+    as_sent = JobSpec(
+        "pipeline",
+        {**sent, **cpu_run.cpu},
+        environment=environment,
+        command={k: v for k, v in algorithm.items() if k.startswith("Container")},
+        stop_on=step.regex,
+        stop_at=1,
+        trains=False,
+        deadline=300,
+    )
+    job = run_job(as_sent)
+    if job.ended_by == "Deadline":
+        raise NotVerified("without a GPU it came to no step in time")
+    if job.status == "Failed" and (job.oom or "memory" in job.failure_reason.lower()):
+        raise NotVerified(f"does not fit into this machine's memory: {job.failure_reason}")
+    assert job.status != "Failed", f"its request ended Failed: {job.failure_reason}"
     found = effective(job, door, profile)
+    if found is None:
+        raise NotVerified(f"stopped at its first step it leaves no {profile.outputs.config}")
     differing = {
         name: f"sent {value}, effective {found.get(name)}"
         for name, value in sent.items()
-        if name not in brief and str(found.get(name)) not in (value, f"{value}.0")
+        if name not in cpu_run.cpu and not same_value(value, found.get(name))
     }
     assert not differing, f"{differing}; read /opt/ml/input/config/hyperparameters.json"
 
 
-def effective(job, door, profile) -> dict[str, object]:
-    """The configuration that a job wrote as the one in force."""
+def effective(job, door, profile) -> dict[str, object] | None:
+    """The configuration that a job wrote as the one in force, or None where it wrote none."""
+    if profile.outputs.config is None:
+        raise NotVerified("by its profile this trainer writes no effective configuration")
     path = door.artefact(job, profile.outputs.config)
-    assert path, f"no {profile.outputs.config} in the model; write the effective configuration"
+    if path is None:
+        return None
     written = json.loads(path.read_text())
     return written[profile.outputs.config_key] if profile.outputs.config_key else written

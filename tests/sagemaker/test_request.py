@@ -19,7 +19,7 @@ from splatgate.facts import (
 )
 from splatgate.outcomes import NotVerified
 from splatgate.provide import TRAINS, model_file, spec
-from splatgate.sagemaker.result import values
+from splatgate.sagemaker.result import same_value, values
 from splatgate.scene.splats import check_layout, read_splats
 
 
@@ -110,18 +110,8 @@ def differing(asked: dict[str, str], job, door, profile) -> dict[str, str]:
     return {
         name: f"asked {value}, effective {effective.get(name)}"
         for name, value in asked.items()
-        if not equal(value, effective.get(name))
+        if not same_value(value, effective.get(name))
     }
-
-
-def equal(asked: str, effective: object) -> bool:
-    """Whether a hyperparameter's text and the value in force agree (contract 2.2: every value is a
-    string).
-    """
-    try:
-        return float(asked) == float(str(effective))
-    except ValueError:
-        return asked.strip('"').lower() == str(effective).lower()
 
 
 @pytest.mark.sagemaker_hyperparameters
