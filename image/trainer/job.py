@@ -81,8 +81,6 @@ class Job:
 
             from trainer.rasterise import require_backend
 
-            torch.set_num_threads(host.cpus())
-            torch.set_flush_denormal(True)
             device = require_backend(settings.device)
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
             log.event(device=name, **host.versions())
