@@ -75,19 +75,32 @@ def test_stop_at_a_step_leaves_a_model(tmp_path: Path, monkeypatch: pytest.Monke
     assert (metrics(base)["status"], metrics(base)["steps"]) == ("stopped", 3)
 
 
-def test_max_minutes_ends_with_a_model(tmp_path: Path) -> None:
-    base = make_job(tmp_path, max_iterations=1000000, max_minutes=0.05)
-    assert run(base) == 0
-    assert metrics(base)["ended_by"] == "max_minutes"
+@pytest.mark.parametrize("interrupted", [False, True], ids=["in-one-go", "restarted"])
+def test_plateau_returns_to_the_best_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    """Views kept aside are drawn best at step 4, then worse and worse: the model is step 4's."""
+    base = make_job(tmp_path, max_iterations=1000, plateau=8, log_every=50)
+    best: dict[str, torch.Tensor] = {}
+    steps: list[int] = []
 
+    def quality(self: progress.Progress, splats: model.Splats, _: object) -> tuple[float, float]:
+        steps.append(2 * len(steps) + 2)
+        if steps[-1] == 4:
+            best.update({n: v.clone() for n, v in splats.values().items()})
+        if interrupted and steps[-1] == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return {2: 10.0, 4: 20.0}.get(steps[-1], 19.0), 0.5
 
-def test_plateau_ends_with_a_model(tmp_path: Path) -> None:
-    still = dict.fromkeys(("lr_means", "lr_scales", "lr_sh"), 0)
-    base = make_job(tmp_path, max_iterations=100000, plateau=8, log_every=50, **still)
+    monkeypatch.setattr(progress.Progress, "_quality", quality)
     assert run(base) == 0
+    if interrupted:
+        assert (metrics(base)["status"], metrics(base)["steps"]) == ("stopped", 6)
+        assert run(base) == 0
     found = metrics(base)
-    assert found["ended_by"] == "plateau"
-    assert found["train_views"] == 3  # of six, two are held out and one tells of the plateau
+    assert (found["ended_by"], found["steps"], found["best_step"]) == ("plateau", 12, 4)
+    written = export.read_ply(base / "model/point_cloud.ply")
+    assert all(torch.equal(written[n], best[n]) for n in ("means", "scales", "sh0", "shN"))
 
 
 def test_time_is_projected_and_too_much_of_it_is_told_at_once(

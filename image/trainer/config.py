@@ -84,8 +84,8 @@ class Config:
         4,
         1_000_000,
         "run",
-        "end when an eighth of the training photographs, then kept aside, was drawn no better for "
-        "this many steps; 0 = off",
+        "end, at the best model so far, when an eighth of the training photographs, then kept "
+        "aside, was drawn no better for this many steps; 0 = off",
         zero=True,
     )
     seed: int = _row(0, 0, 2**31 - 1, "run", "seed of every random draw")

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 SCHEMA = "splatgate-trainer/metrics/1"
 #: What training noted that ``metrics.json`` tells; null where it did not come about.
-_NOTED = ("loss_first", "loss_last", "projected_seconds", "resumed_from", "cap", "curve")
+_NOTED = (
+    "loss_first",
+    "loss_last",
+    "projected_seconds",
+    "resumed_from",
+    "cap",
+    "best_step",
+    "curve",
+)
 
 
 class Job:
@@ -149,7 +157,7 @@ class Job:
         # Those of an attempt that was killed would speak of another model.
         (model / "metrics.json").unlink(missing_ok=True)
         with self.phase("export"):
-            export.write_ply(model / "point_cloud.ply", outcome.splats.values())
+            export.write_ply(model / "point_cloud.ply", outcome.values)
             write_json(
                 model / "training_config.json",
                 {
@@ -212,14 +220,7 @@ class Job:
             "initial_points": len(scene.points),
             "versions": host.versions(),
         }
-        for name in (
-            "loss_first",
-            "loss_last",
-            "projected_seconds",
-            "resumed_from",
-            "cap",
-            "curve",
-        ):
+        for name in _NOTED:
             result[name] = outcome.notes.get(name)
         log.event(
             phase="result",
