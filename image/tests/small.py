@@ -54,7 +54,12 @@ def truth(photo: Photo) -> Array:
     """What the pinhole camera of a loaded photograph would have seen of the wall."""
     camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 1.0, photo.width, photo.height)
     camera.params = [photo.fx, photo.fy, photo.cx, photo.cy]
-    return picture(camera, photo.translation)
+    return picture(camera, shift(int(photo.name[-5])))
+
+
+def shift(view: int) -> Array:
+    """The translation of a view's pose, by its number."""
+    return np.array([-0.1 * view, 0, 0])
 
 
 def make_scene(root: Path, *models: str, text: bool = False) -> Path:
@@ -68,8 +73,8 @@ def make_scene(root: Path, *models: str, text: bool = False) -> Path:
     colors = paint(points[:, :2]).clip(0, 255).astype(np.uint8)
     seen: dict[int, list[tuple[int, int]]] = {k: [] for k in range(300)}
     for i in range(1, VIEWS + 1):
-        camera, shift = cameras[i % len(cameras)], np.array([-0.1 * i, 0, 0])
-        pixels = camera.img_from_cam(points + shift)
+        camera, at = cameras[i % len(cameras)], shift(i)
+        pixels = camera.img_from_cam(points + at)
         inside = [k for k, p in enumerate(pixels) if (p >= 0).all() and (p < SIZE).all()]
         image = pycolmap.Image(
             name=f"sub dir/v{i}.png",
@@ -77,12 +82,12 @@ def make_scene(root: Path, *models: str, text: bool = False) -> Path:
             image_id=i,
             points2D=[pycolmap.Point2D(pixels[k]) for k in inside],
         )
-        rec.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(), shift))
+        rec.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pycolmap.Rotation3d(), at))
         for place, k in enumerate(inside):
             seen[k].append((i, place))
         path = root / "images" / image.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(camera, shift)).save(path)
+        Image.fromarray(picture(camera, at)).save(path)
     for k, track in seen.items():
         if len(track) > 1:
             elements = [pycolmap.TrackElement(i, p) for i, p in track]
@@ -160,6 +165,6 @@ def gained(base: Path) -> float:
     views = rasterise.split(settings, [rasterise.make_view(p, cpu, True) for p in photos]).held_out
     true = {photo.name: torch.from_numpy(truth(photo)) for photo in photos}
     asked = [replace(view, pixels=true[view.name]) for view in views]
-    written = export.read_ply(base / "model/point_cloud.ply")
+    written = export.read_ply(base / "model/point_cloud.ply", scene.origin)
     before, after = (evaluate.evaluate(v, asked, Stop()) for v in (start, written))
     return evaluate.mean([a.psnr - b.psnr for a, b in zip(after, before, strict=True)])

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small import VIEWS, gained, load, make_job, make_scene, metrics, run, truth
+from small import VIEWS, gained, load, make_job, make_scene, metrics, opened, run, truth
 from trainer import channel, export, loss
 from trainer.errors import TrainerError
 from trainer.scene import read_scene
@@ -57,6 +57,17 @@ def test_every_camera_model_trains_towards_the_truth(tmp_path: Path, camera_mode
         assert (a.name, a.fx, a.cy) == (b.name, b.fx, b.cy)
     assert run(base) == 0
     assert gained(base) > BETTER
+
+
+def test_scene_far_from_zero_is_trained_about_its_own_origin(tmp_path: Path) -> None:
+    """At map coordinates float32 would round the steps away; the .ply is in them all the same."""
+    base = make_job(tmp_path, max_iterations=2)
+    similar(1, 6000, -4000, 200)(base / "input/data/training")
+    scene, _ = opened(base / "input/data/training")
+    assert np.abs(scene.points).max() < 5
+    assert run(base) == 0
+    middle = export.read_ply(base / "model/point_cloud.ply")["means"].median(0).values
+    assert middle.tolist() == pytest.approx([6000, -4000, 204], abs=1)
 
 
 def test_panorama_is_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -98,26 +109,50 @@ def extra_files(root: Path) -> None:
     (root / "sparse/0/project.ini").write_text("x")
 
 
-def duplicate_points(root: Path) -> None:
-    path = root / "sparse/0/points3D.bin"
-    model = pycolmap.Reconstruction(str(path.parent))
+def packed(kind: str) -> Change:
+    """The whole channel as one archive, as a Mac makes it, with a note of where it comes from."""
+
+    def apply(root: Path) -> None:
+        shutil.move(root, root.parent / "whole/scene")
+        (root.parent / "whole/__MACOSX").mkdir()
+        (root.parent / "whole/__MACOSX/._scene").write_bytes(b"x")
+        root.mkdir()
+        shutil.make_archive(str(root / "scene"), kind, root.parent / "whole")
+        (root / "manifest.json").write_text("{}")
+
+    return apply
+
+
+def changed(change: Callable[[pycolmap.Reconstruction], object]) -> Change:
+    """An edit of the model."""
+
+    def apply(root: Path) -> None:
+        model = pycolmap.Reconstruction(str(root / "sparse/0"))
+        change(model)
+        model.write_binary(str(root / "sparse/0"))
+
+    return apply
+
+
+def more_points(model: pycolmap.Reconstruction) -> None:
+    """Fifty duplicates of a point, and one far out."""
     first = next(iter(model.points3D.values()))
     for _ in range(50):
         model.add_point3D(first.xyz, pycolmap.Track(), first.color)
     model.add_point3D(np.array([1e7, 0, 0]), pycolmap.Track(), first.color)
-    model.write_binary(str(path.parent))
 
 
-def packed(kind: str) -> Change:
-    """The whole channel as one archive, in a folder of its own."""
+def similar(scale: float, *shift: float) -> Change:
+    """The same scene in other coordinates: x to ``scale`` x + ``shift``."""
+    turn = pycolmap.Sim3d(scale, pycolmap.Rotation3d(), shift)
+    return changed(lambda model: model.transform(turn))
 
-    def apply(root: Path) -> None:
-        name = shutil.make_archive(str(root.parent / "scene"), kind, root)
-        shutil.rmtree(root)
-        root.mkdir()
-        shutil.move(name, root)
 
-    return apply
+def lost_camera(model: pycolmap.Reconstruction) -> None:
+    """One pose that went astray, as happens to photographs with few matches."""
+    away = pycolmap.Rigid3d(pycolmap.Rotation3d(), [1e6, 0, 0])
+    frame = model.images[6].frame
+    frame.set_cam_from_world(model.images[6].camera_id, away)
 
 
 def photo(change: Callable[[Image.Image], Image.Image], **options: Any) -> Change:
@@ -144,7 +179,11 @@ ODDITIES: dict[str, Change] = {
     "flat": flatten,
     "text-without-comments": text_without_comments,
     "extra-files": extra_files,
-    "duplicate-points": duplicate_points,
+    "duplicate-points": changed(more_points),
+    "lost-camera": changed(lost_camera),
+    "large-units": similar(1e4, 0, 0, 0),
+    "small-units": similar(0.05, 0, 0, 0),
+    "map-coordinates": similar(1, 6000, -4000, 200),
     "zip": packed("zip"),
     "tar.gz": packed("gztar"),
     "exif": turned,

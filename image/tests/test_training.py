@@ -103,6 +103,14 @@ def test_plateau_returns_to_the_best_model(
     assert all(torch.equal(written[n], best[n]) for n in ("means", "scales", "sh0", "shN"))
 
 
+def test_views_that_leave_none_to_train_on_are_refused(tmp_path: Path) -> None:
+    settings_ = load_config(tmp_path, {"HOLD_OUT": "2", "PLATEAU": "8"})
+    views = [rasterise.View(n, torch.eye(4), (1, 1, 0, 0), torch.zeros(1, 1, 3)) for n in "abc"]
+    with pytest.raises(TrainerError, match="leave none of 3") as e:
+        rasterise.split(settings_, views)
+    assert e.value.code == "E_HYPERPARAMETER"
+
+
 def test_time_is_projected_and_too_much_of_it_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

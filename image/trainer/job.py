@@ -153,11 +153,16 @@ class Job:
             outcome = train(settings, scene, views, checkpoints, self.stop, device, self.started)
         if not outcome.step:
             self.stop.refuse_if_asked("preparing")
+            raise TrainerError(
+                "E_STOPPED",
+                f"max_minutes={settings.max_minutes:g} was over before the first step; no model "
+                "was written",
+            )
         model = self.base / "model"
         # Those of an attempt that was killed would speak of another model.
         (model / "metrics.json").unlink(missing_ok=True)
         with self.phase("export"):
-            export.write_ply(model / "point_cloud.ply", outcome.values)
+            export.write_ply(model / "point_cloud.ply", outcome.values, scene.origin)
             write_json(
                 model / "training_config.json",
                 {
@@ -170,7 +175,7 @@ class Job:
                 },
             )
         with self.phase("evaluate"):
-            written = export.read_ply(model / "point_cloud.ply")
+            written = export.read_ply(model / "point_cloud.ply", scene.origin)
             count = len(written["means"])
             on_device = {n: v.to(device) for n, v in written.items()}
             renders = self.base / "output/data/renders" if views.held_out else None

@@ -64,12 +64,22 @@ class Views:
 
 
 def split(config: Config, views: list[View]) -> Views:
-    """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``."""
+    """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``.
+
+    Raises ``E_HYPERPARAMETER`` if none is left to train on.
+    """
     every = config.hold_out
     held_out = views[::every] if every else []
     training = [v for i, v in enumerate(views) if not every or i % every]
     inner = training[4::8] or training[-1:] if config.plateau else []
-    return Views([v for v in training if v not in inner], inner, held_out)
+    left = [v for v in training if v not in inner]
+    if not left:
+        raise TrainerError(
+            "E_HYPERPARAMETER",
+            f"hold_out={every} and plateau={config.plateau} leave none of {len(views)} photographs "
+            "to train on; raise hold_out, or leave plateau out",
+        )
+    return Views(left, inner, held_out)
 
 
 def make_view(photo: Photo, device: torch.device, resident: bool) -> View:

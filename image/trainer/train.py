@@ -81,7 +81,7 @@ def train(
     best = progress.forget_best()
     values = stepper.splats.values()
     if ended_by == "plateau" and best:
-        values = best
+        values = {name: value.to(device) for name, value in best.items()}
         log.event(phase="return", to_step=notes["best_step"], inner_psnr=notes["best_psnr"])
     return Outcome(values, step, ended_by, notes)
 
