@@ -35,7 +35,8 @@ def write_ply(path: Path, values: dict[str, Tensor], origin: npt.ArrayLike = (0,
     """Write the Gaussians (``Splats.values``) to ``path``, atomically.
 
     Means are relative to ``origin`` (3,), and written in the scene's own coordinates. Opacity stays
-    a logit and scale a logarithm; f_rest is channel-major; rotations are normalised, w first. Raises ``E_NOT_FINITE`` rather than write a value that is not finite, or no Gaussian.
+    a logit and scale a logarithm; f_rest is channel-major; rotations are normalised, w first.
+    Raises ``E_NOT_FINITE`` rather than write a value that is not finite, or no Gaussian.
     """
     v = {name: value.detach().cpu() for name, value in values.items()}
     count = len(v["means"])
