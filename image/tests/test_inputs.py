@@ -319,10 +319,3 @@ def test_damaged_scene_trains_to_a_valid_model_or_is_refused(
     else:
         assert (job / "output/failure").read_text().startswith("E_SCENE_")
         assert not list((job / "model").glob("*"))
-
-
-def test_scene_without_points_is_refused_with_the_number(tmp_path: Path) -> None:
-    make_scene(tmp_path)
-    (tmp_path / "sparse/0/points3D.bin").write_bytes(struct.pack("<Q", 0))
-    with pytest.raises(TrainerError, match=r"0 finite points|cannot read"):
-        read_scene(channel.find_layout(tmp_path))

@@ -184,16 +184,6 @@ def test_metrics_tell_memory_time_and_curve(finished: Path) -> None:
     assert [p["step"] for p in found["curve"] if "held_out_psnr" in p] == [6, 12]
 
 
-def test_loss_that_is_not_finite_fails_without_a_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = make_job(tmp_path)
-    monkeypatch.setattr(loss, "photometric", lambda image, *_: image.sum() * math.nan)
-    assert run(base) == 1
-    assert (base / "output/failure").read_text().startswith("E_NOT_FINITE: the loss became nan at")
-    assert not list((base / "model").iterdir())
-
-
 def test_neighbour_distance_is_near_the_exact_one() -> None:
     points = np.random.default_rng(1).normal(size=(2000, 3))
     exact = np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), 1)[:, 1:4].mean(1)

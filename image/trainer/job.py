@@ -26,11 +26,11 @@ SCHEMA = "splatgate-trainer/metrics/1"
 _NOTED = (
     "loss_first",
     "loss_last",
+    "curve",
     "projected_seconds",
     "resumed_from",
     "cap",
     "best_step",
-    "curve",
 )
 
 
@@ -224,9 +224,8 @@ class Job:
             "scene_digest": scene.digest,
             "initial_points": len(scene.points),
             "versions": host.versions(),
+            **{name: outcome.notes.get(name) for name in _NOTED},
         }
-        for name in _NOTED:
-            result[name] = outcome.notes.get(name)
         log.event(
             phase="result",
             status=result["status"],
