@@ -81,7 +81,7 @@ class Bench:
         whole, seconds = self.wait() - began, float(outcome.notes["seconds"])
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if cuda else 0
-        found = evaluate(outcome.splats.values(), views.judged, self.stop)
+        found = evaluate(outcome.values, views.judged, self.stop)
         return {
             "seed": seed,
             "fold": fold,
@@ -90,14 +90,13 @@ class Bench:
             "steps": outcome.step,
             "seconds": seconds,
             "setup_seconds": whole - seconds,
-            "gaussians": outcome.splats.count,
+            "gaussians": len(outcome.values["means"]),
             "psnr": mean([q.psnr for q in found]),
             "ssim": mean([q.ssim for q in found]),
             "views": {q.name: round(q.psnr, 3) for q in found},
             "peak_bytes": peak,
             "curve": outcome.notes.get("curve", []),
-            "choice": outcome.notes.get("choice"),
-            "values": outcome.splats.values(),
+            "values": outcome.values,
         }
 
     def frozen(self, count: int) -> dict[str, Any]:
@@ -215,7 +214,6 @@ def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, 
         "ssim": [run["ssim"] for run in runs],
         "views": [run["views"] for run in runs],
         "peak_bytes": max(run["peak_bytes"] for run in runs),
-        "choice": [run["choice"] for run in runs],
         "curve": first["curve"],
         "parameters": bench.settings.values(),
     }

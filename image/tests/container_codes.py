@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 from small import configure, make_job
 from test_codes import nothing, unsafe_archive
-from trainer.errors import KINDS
+from test_inputs import similar
+from trainer.errors import EXIT_REFUSED, KINDS
 
 CHANNEL = "input/data/training"
 
@@ -29,6 +30,10 @@ def none(_: Path) -> None:
 def zero_focal_length(channel: Path) -> None:
     path = channel / "sparse/0/cameras.bin"
     path.write_bytes(path.read_bytes()[:-32] + struct.pack("<4d", 0, 50, 32, 24))
+
+
+def closed(channel: Path) -> None:
+    (channel / "images/sub dir/v2.png").chmod(0)
 
 
 #: Code, damage to the channel, hyperparameters, options of ``docker run``, words of the first line.
@@ -55,6 +60,8 @@ CASES: list[tuple[str, Callable[[Path], object], dict[str, str], list[str], str]
         [],
         "0 finite points",
     ),
+    ("E_SCENE_POINTS", similar(0.001, 0, 0, 0), {}, [], "scale the model up"),
+    ("E_INPUT", closed, {}, ["--user=12345"], "v2.png may not be read by user 12345"),
     (
         "E_MEMORY",
         none,
@@ -65,8 +72,14 @@ CASES: list[tuple[str, Callable[[Path], object], dict[str, str], list[str], str]
     ("E_OOM", none, {}, ["--env=TRAINER_TEST_POINT=step:2-=oom"], "reduced once"),
     ("E_NOT_FINITE", none, {"lr_scales": "1", "max_iterations": "400"}, [], "step"),
     ("E_DISK", none, {}, ["--tmpfs=/opt/ml/model:size=16k"], "point_cloud.ply"),
+    ("E_STOPPED", none, {"max_minutes": "0.05"}, [], "was over before the first step"),
     ("E_OUTPUT", none, {}, ["--tmpfs=/opt/ml/model:ro"], "/opt/ml/model"),
 ]
+
+
+def test_every_refusal_has_a_case() -> None:
+    refusals = {code for code, kind in KINDS.items() if kind.exit == EXIT_REFUSED}
+    assert refusals <= {case[0] for case in CASES}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,7 @@ def test_container_refuses_by_code(
     base = configure(make_job(tmp_path), **parameters)
     damage(base / CHANNEL)
     (base / "output").mkdir()
+    (base / "output").chmod(0o777)
     command = ["docker", "run", "--rm", "--network=none", *options]
     command += [f"--volume={base}/input:/opt/ml/input:ro", f"--volume={base}/output:/opt/ml/output"]
     done = subprocess.run(

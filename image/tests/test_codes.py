@@ -7,15 +7,18 @@ import math
 import os
 import signal
 import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 from small import configure, make_job, metrics, run, run_to
-from trainer import channel, errors, host, loss, photos, points, rasterise, step
+from test_inputs import similar
+from trainer import channel, errors, host, loss, photos, points, progress, rasterise, step
 from trainer.errors import KINDS
 
 #: Brings a fault about; returns what the environment needs for it.
@@ -97,6 +100,14 @@ def asked_early(base: Path, patch: pytest.MonkeyPatch) -> dict[str, str] | None:
     return None
 
 
+def no_time(base: Path, patch: pytest.MonkeyPatch) -> dict[str, str] | None:
+    """Loading took longer than all of the time."""
+    configure(base, max_minutes=1)
+    late = SimpleNamespace(monotonic=lambda: time.monotonic() + 100)
+    patch.setattr(progress, "time", late)
+    return None
+
+
 def nothing(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -139,6 +150,11 @@ CASES: list[tuple[str, Fault, str]] = [
         edit("sparse/0/points3D.bin", lambda p: p.write_bytes(bytes(8))),
         "points",
     ),
+    (
+        "E_SCENE_POINTS",
+        edit("sparse/0", lambda p: similar(0.001, 0, 0, 0)(p.parents[1])),
+        "scale the model up",
+    ),
     ("E_INPUT", closed_file, "v1.png may not be read"),
     ("E_INPUT", broken_storage, "Input/output error"),
     ("E_MEMORY", small_machine, "of host memory and has"),
@@ -150,6 +166,7 @@ CASES: list[tuple[str, Fault, str]] = [
     ("E_DISK", at("point_cloud.ply.write=full"), "point_cloud.ply"),
     ("E_OUTPUT", edit("../../../model", lambda p: p.write_text("a file")), "model"),
     ("E_STOPPED", asked_early, "SIGTERM came while"),
+    ("E_STOPPED", no_time, "max_minutes=1 was over before the first step"),
     ("E_INTERNAL", raises(step.AutogradStep, "step", ValueError("odd")), "ValueError: odd"),
 ]
 

@@ -25,6 +25,8 @@ _DRAWN = 1500
 _PIXEL = 400
 #: Exporting and reading back: one row as float32, twice.
 _EXPORTED = _FLOATS * 4 * 3
+#: The best model so far, which a plateau returns to.
+_BEST = _FLOATS * 4
 #: A decoded photograph: Pillow's 4 bytes a pixel and one reduced or converted copy; undistorting
 #: holds it as COLMAP's bitmap and as an array on either side.
 _DECODED, _UNDISTORTED = 8, 20
@@ -95,14 +97,15 @@ def host_budget(
         for s in scene.shots
     )
     cpu = config.device == "cpu"
+    each = _EXPORTED + _BEST * bool(config.plateau) + (_TRAINED + _DRAWN) * cpu
     return Budget(
         "host",
         {
             "process": now,
             "photographs": photos,
             "decoding": threads * stored,
-            "Gaussians": gaussians * (_EXPORTED + (_TRAINED + _DRAWN if cpu else 0)),
-            "drawing": pixels * _PIXEL if cpu else 0,
+            "Gaussians": gaussians * each,
+            "drawing": pixels * _PIXEL * cpu,
         },
         *limit,
     )

@@ -18,6 +18,9 @@ from typing import IO
 from trainer.errors import TrainerError
 
 MODEL = ("cameras", "images", "points3D")
+#: A channel of so few files may be an archive and what describes it: no model has fewer than three
+#: files and three photographs.
+_FEW = 5
 _MAX_MEMBERS = 200_000
 #: A scene of 500 photographs of 20 MP is some 10 GB; JPEG does not deflate, so nothing honest
 #: grows a hundredfold.
@@ -66,14 +69,16 @@ def require_channel(channel: Path) -> None:
 def open_channel(channel: Path) -> Iterator[Layout]:
     """The layout of the scene in ``channel``, which is only read.
 
-    An archive is unpacked to a temporary folder that is removed afterwards. Raises
-    ``E_CHANNEL_EMPTY``, ``E_CHANNEL_ARCHIVE`` or ``E_SCENE_LAYOUT``.
+    An archive, alone but for a file or two that describe it, is unpacked to a temporary
+    folder that is removed afterwards. Raises ``E_CHANNEL_EMPTY``, ``E_CHANNEL_ARCHIVE`` or
+    ``E_SCENE_LAYOUT``.
     """
     require_channel(channel)
     files = [p for p in channel.rglob("*") if p.is_file()]
-    if len(files) == 1 and _is_archive(files[0]):
+    archives = [p for p in files if len(files) <= _FEW and _is_archive(p)]
+    if len(archives) == 1:
         with tempfile.TemporaryDirectory(prefix="scene-") as folder:
-            unpack(files[0], Path(folder))
+            unpack(archives[0], Path(folder))
             yield find_layout(Path(folder))
     else:
         yield find_layout(channel)
@@ -82,7 +87,8 @@ def open_channel(channel: Path) -> Iterator[Layout]:
 def find_layout(root: Path) -> Layout:
     """Find model and photographs in ``root``, or in the only folder that ``root`` holds."""
     roots = [root]
-    entries = [p for p in root.iterdir() if not p.name.startswith(".")]
+    # Finder's zip has a second folder, of resource forks.
+    entries = [p for p in root.iterdir() if not p.name.startswith((".", "__MACOSX"))]
     if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "sparse":
         roots.append(entries[0])
     for base in roots:

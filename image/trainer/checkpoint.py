@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ _FREE = frozenset({"device", "max_minutes", "log_every", "eval_every", "checkpoi
 def fingerprint(config: Config, scene_digest: str) -> str:
     """What a checkpoint belongs to: the scene and every parameter that shapes the result."""
     bound = {n: v for n, v in config.values().items() if n not in _FREE}
-    text = json.dumps([2, scene_digest, bound], sort_keys=True)
+    text = json.dumps([3, scene_digest, bound], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -82,18 +81,7 @@ class Checkpoints:
                     raise zipfile.BadZipFile
             found = torch.load(self.path, map_location=device, weights_only=True)
             owner, step = found["fingerprint"], int(found["step"])
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            NotImplementedError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
+        except Exception as error:  # a damaged pickle may raise any of them
             log.line(f"warning: ignored {self.path}: damaged ({type(error).__name__})")
             return None
         if owner != self.fingerprint:

@@ -48,113 +48,100 @@ class Parameter:
         return f"{kind} from {self.low:.15g} to {self.high:.15g}" + (", or 0" if self.zero else "")
 
 
-def _row(
-    default: Value, low: float, high: float, section: str, help: str, zero: bool = False
-) -> Any:
-    """A number's field of ``Config``; the field's own name and type complete it."""
-    return field(
-        default=default,
-        metadata={
-            "row": dict(default=default, help=help, section=section, low=low, high=high, zero=zero)
-        },
-    )
+def _row(default: Value, section: str, help: str, *limits: float, **more: Any) -> Any:
+    """A field of ``Config``; ``limits`` are low and high, its own name and type complete it."""
+    low, high = limits or (-math.inf, math.inf)
+    row = dict(default=default, section=section, help=help, low=low, high=high, **more)
+    return field(default=default, metadata={"row": row})
 
 
 @dataclass(frozen=True)
 class Config:
     """The effective configuration, and the table of parameters: one field is one parameter."""
 
-    max_iterations: int = _row(7000, 1, 1_000_000, "run", "optimisation steps")
+    max_iterations: int = _row(7000, "run", "optimisation steps", 1, 1_000_000)
     max_minutes: float = _row(
-        0.0, 0.05, 40_000, "run", "end with a model in this time; 0 = no limit", zero=True
+        0.0, "run", "end with a model in this time; 0 = no limit", 0.05, 40_000, zero=True
     )
-    device: str = field(
-        default="cuda",
-        metadata={
-            "row": dict(
-                default="cuda",
-                help="where to train; cpu is for small test jobs",
-                section="run",
-                choices=("cuda", "cpu"),
-            )
-        },
+    device: str = _row(
+        "cuda", "run", "where to train; cpu is for small test jobs", choices=("cuda", "cpu")
     )
     plateau: int = _row(
         0,
+        "run",
+        "end, at the best model so far, when an eighth of the training photographs, then kept "
+        "aside, was drawn no better for this many steps; 0 = off",
         4,
         1_000_000,
-        "run",
-        "end when an eighth of the training photographs, then kept aside, was drawn no better for "
-        "this many steps; 0 = off",
         zero=True,
     )
-    seed: int = _row(0, 0, 2**31 - 1, "run", "seed of every random draw")
-    log_every: int = _row(100, 1, 1_000_000, "run", "steps between progress lines")
+    seed: int = _row(0, "run", "seed of every random draw", 0, 2**31 - 1)
+    log_every: int = _row(100, "run", "steps between progress lines", 1, 1_000_000)
     eval_every: int = _row(
         0,
-        1,
-        1_000_000,
         "run",
         "steps between evaluations on the held-out views; 0 = only at the end",
+        1,
+        1_000_000,
         zero=True,
     )
     checkpoint_every: int = _row(
-        1000, 1, 1_000_000, "run", "steps between checkpoints; 0 = none", zero=True
+        1000, "run", "steps between checkpoints; 0 = none", 1, 1_000_000, zero=True
     )
     max_image_size: int = _row(
-        1600, 32, 16_384, "data", "photographs are reduced to this longest side, in pixels"
+        1600, "data", "photographs are reduced to this longest side, in pixels", 32, 16_384
     )
     hold_out: int = _row(
         8,
-        2,
-        1_000_000,
         "data",
         "every n-th photograph by name, from the first, is kept for evaluation; 0 = none",
+        2,
+        1_000_000,
         zero=True,
     )
-    max_gaussians: int = _row(500_000, 100, 20_000_000, "model", "cap on the number of Gaussians")
-    sh_degree: int = _row(3, 0, 3, "model", "degree of the spherical harmonics of the colour")
-    sh_every: int = _row(1000, 1, 1_000_000, "model", "steps between raising the degree in use")
+    max_gaussians: int = _row(500_000, "model", "cap on the number of Gaussians", 100, 20_000_000)
+    sh_degree: int = _row(3, "model", "degree of the spherical harmonics of the colour", 0, 3)
+    sh_every: int = _row(1000, "model", "steps between raising the degree in use", 1, 1_000_000)
     init_scale: float = _row(
         0.1,
-        0.001,
-        10,
         "model",
         "initial size of a Gaussian, relative to the distance of its neighbours",
+        0.001,
+        10,
     )
     max_elongation: float = _row(
-        3.0, 1, 1000, "model", "longest axis of a Gaussian over its middle one; 0 = free", zero=True
+        3.0, "model", "longest axis of a Gaussian over its middle one; 0 = free", 1, 1000, zero=True
     )
     refine_start: int = _row(
-        500, 0, 1_000_000, "densification", "first step that may add Gaussians"
+        500, "densification", "first step that may add Gaussians", 0, 1_000_000
     )
-    refine_every: int = _row(100, 1, 1_000_000, "densification", "steps between refinements")
+    refine_every: int = _row(100, "densification", "steps between refinements", 1, 1_000_000)
     refine_stop: int = _row(
         0,
-        1,
-        1_000_000,
         "densification",
         "last step that may add Gaussians; 0 = nine tenths of max_iterations",
+        1,
+        1_000_000,
         zero=True,
     )
-    growth: float = _row(0.05, 0.001, 1, "densification", "share of Gaussians added per refinement")
-    opacity_reg: float = _row(0.01, 0, 1, "loss", "weight of the mean opacity")
+    growth: float = _row(0.05, "densification", "share of Gaussians added per refinement", 0.001, 1)
+    opacity_reg: float = _row(0.01, "loss", "weight of the mean opacity", 0, 1)
     dropout: float = _row(
         0.1,
-        0,
-        0.9,
         "loss",
         "share of Gaussians left out of a step, reached linearly at the last step",
+        0,
+        0.9,
     )
     lr_means: float = _row(
         3.2e-4,
-        0,
-        1,
         "learning rates",
         "of positions, times the scene's size; falls to 1 % at the end",
+        0,
+        1,
     )
-    lr_scales: float = _row(5e-3, 0, 1, "learning rates", "of log scales")
-    lr_sh: float = _row(2.5e-3, 0, 1, "learning rates", "of colours; a 20th of it above degree 0")
+    lr_scales: float = _row(5e-3, "learning rates", "of log scales", 0, 1)
+    lr_sh: float = _row(2.5e-3, "learning rates", "of colours; a 20th of it above degree 0", 0, 1)
     #: Where each value comes from, by name.
     sources: Mapping[str, str] = field(default_factory=dict)
 

@@ -70,8 +70,8 @@ KINDS: dict[str, Kind] = {
     ),
     "E_SCENE_POINTS": Kind(
         EXIT_REFUSED,
-        "too few points or observations to start from",
-        "run SfM again with more overlap or more features",
+        "points too few, too seldom seen, too near or too far to start from",
+        "do what the first line says SfM must do",
     ),
     "E_INPUT": Kind(
         EXIT_REFUSED,

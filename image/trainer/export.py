@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,17 +31,18 @@ def columns(sh_rest: int) -> list[str]:
     ]
 
 
-def write_ply(path: Path, values: dict[str, Tensor]) -> int:
-    """Write the Gaussians (``Splats.values``) to ``path``, atomically; returns how many.
+def write_ply(path: Path, values: dict[str, Tensor], origin: npt.ArrayLike = (0, 0, 0)) -> None:
+    """Write the Gaussians (``Splats.values``) to ``path``, atomically.
 
-    Opacity stays a logit and scale a logarithm; f_rest is channel-major; rotations are normalised,
-    w first. Raises ``E_NOT_FINITE`` rather than write a value that is not finite, or no Gaussian.
+    Means are relative to ``origin`` (3,), and written in the scene's own coordinates. Opacity stays
+    a logit and scale a logarithm; f_rest is channel-major; rotations are normalised, w first.
+    Raises ``E_NOT_FINITE`` rather than write a value that is not finite, or no Gaussian.
     """
     v = {name: value.detach().cpu() for name, value in values.items()}
     count = len(v["means"])
     quats = v["quats"].double()
     parts = [
-        v["means"],
+        (v["means"].double() + torch.as_tensor(origin)).float(),
         torch.zeros(count, 3),
         v["sh0"].reshape(count, 3),
         v["shN"].transpose(1, 2).reshape(count, -1),
@@ -70,10 +72,9 @@ def write_ply(path: Path, values: dict[str, Tensor]) -> int:
         stream.write(table.data)
 
     write_atomically(path, write)
-    return count
 
 
-def read_ply(path: Path) -> dict[str, Tensor]:
+def read_ply(path: Path, origin: npt.ArrayLike = (0, 0, 0)) -> dict[str, Tensor]:
     """Read what ``write_ply`` wrote, as the tensors of ``Splats.params`` on the CPU."""
     with path.open("rb") as stream:
         names, count = [], 0
@@ -91,7 +92,7 @@ def read_ply(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} does not have the layout of this trainer")
     tail = 9 + 3 * rest
     return {
-        "means": table[:, :3],
+        "means": (table[:, :3].double() - torch.as_tensor(origin)).float(),
         "sh0": table[:, 6:9].reshape(count, 1, 3),
         "shN": table[:, 9:tail].reshape(count, 3, rest).transpose(1, 2),
         "opacities": table[:, tail],

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 SCHEMA = "splatgate-trainer/metrics/1"
 #: What training noted that ``metrics.json`` tells; null where it did not come about.
-_NOTED = ("loss_first", "loss_last", "projected_seconds", "resumed_from", "cap", "curve")
+_NOTED = (
+    "loss_first",
+    "loss_last",
+    "curve",
+    "projected_seconds",
+    "resumed_from",
+    "cap",
+    "best_step",
+)
 
 
 class Job:
@@ -81,8 +89,6 @@ class Job:
 
             from trainer.rasterise import require_backend
 
-            torch.set_num_threads(host.cpus())
-            torch.set_flush_denormal(True)
             device = require_backend(settings.device)
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
             log.event(device=name, **host.versions())
@@ -147,11 +153,16 @@ class Job:
             outcome = train(settings, scene, views, checkpoints, self.stop, device, self.started)
         if not outcome.step:
             self.stop.refuse_if_asked("preparing")
+            raise TrainerError(
+                "E_STOPPED",
+                f"max_minutes={settings.max_minutes:g} was over before the first step; no model "
+                "was written",
+            )
         model = self.base / "model"
         # Those of an attempt that was killed would speak of another model.
         (model / "metrics.json").unlink(missing_ok=True)
         with self.phase("export"):
-            export.write_ply(model / "point_cloud.ply", outcome.splats.values())
+            export.write_ply(model / "point_cloud.ply", outcome.values, scene.origin)
             write_json(
                 model / "training_config.json",
                 {
@@ -164,7 +175,7 @@ class Job:
                 },
             )
         with self.phase("evaluate"):
-            written = export.read_ply(model / "point_cloud.ply")
+            written = export.read_ply(model / "point_cloud.ply", scene.origin)
             count = len(written["means"])
             on_device = {n: v.to(device) for n, v in written.items()}
             renders = self.base / "output/data/renders" if views.held_out else None
@@ -213,16 +224,8 @@ class Job:
             "scene_digest": scene.digest,
             "initial_points": len(scene.points),
             "versions": host.versions(),
+            **{name: outcome.notes.get(name) for name in _NOTED},
         }
-        for name in (
-            "loss_first",
-            "loss_last",
-            "projected_seconds",
-            "resumed_from",
-            "cap",
-            "curve",
-        ):
-            result[name] = outcome.notes.get(name)
         log.event(
             phase="result",
             status=result["status"],

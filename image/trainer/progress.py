@@ -81,7 +81,19 @@ class Progress:
             psnr, _ = self._quality(splats, self._views.inner)
             log.event(phase="plateau", step=step, inner_psnr=psnr)
             if psnr > self.notes.get("best_psnr", -math.inf) + _BETTER:
-                self.notes.update(best_psnr=psnr, best_step=step)
+                # In host memory, and in the notes: a restart has it too.
+                best = {n: v.to("cpu", copy=True) for n, v in splats.values().items()}
+                self.notes.update(best_psnr=psnr, best_step=step, best=best)
+
+    def forget_best(self, step: int | None = None) -> dict[str, Tensor] | None:
+        """The Gaussians that drew the views kept aside best so far, forgotten here.
+
+        With ``step``, what follows is measured anew from there.
+        """
+        if step is not None:
+            self.notes.update(best_psnr=-math.inf, best_step=step)
+        best: dict[str, Tensor] | None = self.notes.pop("best", None)
+        return best
 
     def settle(self, step: int, splats: Splats) -> None:
         """Look at the figures that wait; raises ``E_NOT_FINITE`` naming step, image and tensor."""

@@ -9,7 +9,7 @@ import kernels
 import torch
 from torch import Tensor
 
-from trainer import raster_torch
+from trainer import host, raster_torch
 from trainer.config import Config
 from trainer.errors import TrainerError, classify
 from trainer.photos import Photo
@@ -64,12 +64,22 @@ class Views:
 
 
 def split(config: Config, views: list[View]) -> Views:
-    """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``."""
+    """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``.
+
+    Raises ``E_HYPERPARAMETER`` if none is left to train on.
+    """
     every = config.hold_out
     held_out = views[::every] if every else []
     training = [v for i, v in enumerate(views) if not every or i % every]
     inner = training[4::8] or training[-1:] if config.plateau else []
-    return Views([v for v in training if v not in inner], inner, held_out)
+    left = [v for v in training if v not in inner]
+    if not left:
+        raise TrainerError(
+            "E_HYPERPARAMETER",
+            f"hold_out={every} and plateau={config.plateau} leave none of {len(views)} photographs "
+            "to train on; raise hold_out, or leave plateau out",
+        )
+    return Views(left, inner, held_out)
 
 
 def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
@@ -125,6 +135,9 @@ def require_backend(device: str) -> torch.device:
     None or belong to another architecture, so one tiny image is drawn here.
     """
     if device == "cpu":
+        torch.set_num_threads(host.cpus())
+        # Faint tails are denormal numbers, and a CPU is ten times slower with those.
+        torch.set_flush_denormal(True)
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise TrainerError(

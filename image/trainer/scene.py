@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ MIN_OBSERVATIONS = 300
 #: Float32, which the .ply is written in, resolves about 1 part in 1.7e7; beyond this ratio of
 #: offset to extent, details are coarser than a thousandth of the scene.
 MAX_OFFSET = 1e4
+#: From this ratio on (map coordinates), steps of training would be lost in rounding: it happens
+#: about an origin of its own.
+LOCAL_OFFSET = 100.0
+#: A camera this many times as far out as most is one that SfM has lost.
+LOST = 20.0
+#: Renderers draw nothing nearer than 0.01; most of the scene has to lie well beyond.
+MIN_DISTANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,22 +58,29 @@ class Shot:
 
 @dataclass(frozen=True)
 class Scene:
-    """What SfM handed over: shots by byte-sorted name, points (N, 3) and colours (N, 3) uint8."""
+    """What SfM handed over: shots by byte-sorted name, points (N, 3) and colours (N, 3) uint8.
+
+    Shots and points are relative to ``origin`` (3,), which is 0 but for scenes far away from 0.
+    """
 
     shots: tuple[Shot, ...]
     points: Array
     colors: Array
     images: Path
     digest: str
+    origin: Array
 
     @property
     def size(self) -> float:
         """The scene's size in its own units: learning rates of positions are relative to it.
 
-        The largest distance of a camera from the cameras' mean, as in gsplat's reference trainer;
-        for cameras that hardly move, a tenth of their median distance to the points.
+        The largest distance of a camera from the cameras' mean, as in gsplat's reference trainer,
+        leaving out lost ones; for cameras that hardly move, a tenth of their median distance to the
+        points.
         """
         centres = np.stack([shot.centre for shot in self.shots])
+        out = np.linalg.norm(centres - np.median(centres, 0), axis=1)
+        centres = centres[out <= LOST * np.median(out)]
         middle = centres.mean(0)
         radius = float(np.linalg.norm(centres - middle, axis=1).max())
         return max(radius, 0.1 * float(np.median(np.linalg.norm(self.points - middle, axis=1))))
@@ -98,9 +113,16 @@ def read_scene(layout: Layout) -> Scene:
     colors = np.array([t[1] for t in tracks], np.uint8).reshape(-1, 3)
     shots.sort(key=lambda shot: shot.name.encode())
     _judge_shots(shots, len(model.images))
-    _judge_points(points, sum(t[2] for t in tracks), shots)
+    origin = _judge_points(points, sum(t[2] for t in tracks), shots)
     finite = np.isfinite(points).all(1)
-    scene = Scene(tuple(shots), points[finite], colors[finite], layout.images, _digest(layout))
+    scene = Scene(
+        tuple(replace(s, translation=s.translation + s.rotation @ origin) for s in shots),
+        points[finite] - origin,
+        colors[finite],
+        layout.images,
+        _digest(layout),
+        origin,
+    )
     log.event(
         phase="scene",
         images=len(shots),
@@ -234,7 +256,8 @@ def _judge_shots(shots: list[Shot], listed: int) -> None:
             )
 
 
-def _judge_points(points: Array, observations: int, shots: list[Shot]) -> None:
+def _judge_points(points: Array, observations: int, shots: list[Shot]) -> Array:
+    """Refuse what cannot be started from; returns the origin to train about."""
     finite = int(np.isfinite(points).all(1).sum())
     if finite < MIN_POINTS:
         raise TrainerError(
@@ -260,6 +283,15 @@ def _judge_points(points: Array, observations: int, shots: list[Shot]) -> None:
             f"extent of {extent:.4g}: too far for float32; SfM must move the model "
             "to a local origin",
         )
+    some = good[:: math.ceil(len(good) / 1000)]
+    near = float(np.median([np.linalg.norm(some - shot.centre, axis=1) for shot in shots]))
+    if near < MIN_DISTANCE:
+        raise TrainerError(
+            "E_SCENE_POINTS",
+            f"the points lie {near:.3g} from the cameras, and nothing nearer than 0.01 is drawn; "
+            f"SfM must scale the model up, to {MIN_DISTANCE} at least",
+        )
+    return middle if offset > LOCAL_OFFSET * extent else np.zeros(3)
 
 
 def _digest(layout: Layout) -> str:

@@ -39,14 +39,8 @@ class Stop:
         try:
             yield
         finally:
-            for crash in (
-                signal.SIGSEGV,
-                signal.SIGABRT,
-                signal.SIGBUS,
-                signal.SIGFPE,
-                signal.SIGILL,
-            ):
-                signal.signal(crash, signal.SIG_DFL)
+            for crash in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"):
+                signal.signal(signal.Signals[crash], signal.SIG_DFL)
             self.install()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, asking)
 

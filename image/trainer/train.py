@@ -15,7 +15,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.config import Config
 from trainer.densify import Strategy
 from trainer.errors import TrainerError
-from trainer.model import Splats, initial_values
+from trainer.model import initial_values
 from trainer.points import reached
 from trainer.progress import Progress
 from trainer.rasterise import Views
@@ -33,9 +33,9 @@ _KEPT = 0.75
 
 @dataclass
 class Outcome:
-    """What training came to: the Gaussians, why it ended, and its figures."""
+    """What training came to: the Gaussians (``Splats.values``), why it ended, and its figures."""
 
-    splats: Splats
+    values: dict[str, Tensor]
     step: int
     ended_by: str
     notes: dict[str, Any]
@@ -68,6 +68,7 @@ def train(
                 strategy.refine(stepper.splats, at.seed)
         except (torch.OutOfMemoryError, MemoryError) as shortage:
             strategy.cap = give_way(stepper, views, notes, at.step, shortage)
+            progress.forget_best(at.step)
             continue
         step = at.step
         progress.record(step, total, error, stepper.splats, view.name)
@@ -77,7 +78,12 @@ def train(
     progress.settle(step, stepper.splats)
     if step and ended_by == "signal":
         checkpoints.save(step, stepper.splats, notes)
-    return Outcome(stepper.splats, step, ended_by, notes)
+    best = progress.forget_best()
+    values = stepper.splats.values()
+    if ended_by == "plateau" and best:
+        values = {name: value.to(device) for name, value in best.items()}
+        log.event(phase="return", to_step=notes["best_step"], inner_psnr=notes["best_psnr"])
+    return Outcome(values, step, ended_by, notes)
 
 
 def begin(
