@@ -119,7 +119,8 @@ def by_environment(door: Recorded) -> Job:
 def audited(door: Recorded) -> tuple[audit.Event, ...]:
     """What the interpreter reached for in a job of a few steps, by its own audit events."""
     trained(door)
-    path = ":".join(filter(None, (audit.PYTHONPATH, door.image().env.get("PYTHONPATH"))))
+    own = {**door.image().env, **door.base_request().environment}.get("PYTHONPATH")
+    path = ":".join(filter(None, (audit.PYTHONPATH, own)))
     asked = spec(cpu_run(door), "audited", brief(door), data="audited", deadline=300)
     job = door.job(replace(asked, environment={**asked.environment, "PYTHONPATH": path}))
     if job.status != "Completed":
