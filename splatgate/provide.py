@@ -14,37 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from splatgate import gpu
-from splatgate.container import audit, cleanlog, cuda, dockerfile
-from splatgate.container.lint import UNREADABLE
-from splatgate.container.lock import Pin
-from splatgate.container.lock import read as read_lock
+from splatgate.container import audit, cleanlog, dockerfile
+from splatgate.container import provide as look
+from splatgate.container.provide import build_log
 from splatgate.doors import JobSpec, Recorded
 from splatgate.evidence import (
     BadInput,
-    Command,
     Compression,
-    Facts,
-    Files,
-    Image,
     Job,
-    LayerFiles,
-    Registry,
-    Remark,
     to_json,
 )
 from splatgate.facts import (
     CANARY,
-    HADOLINT_LEFT_OUT,
     INJECTED,
     LEAST_ROOM,
     MODEL_GAUSSIAN,
     READ_BACK,
     SHUFFLED_SIDE,
 )
-from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.outcomes import Blocked, NotVerified
 from splatgate.pipeline.judge import Verdict
-from splatgate.signoff import policy as policies
-from splatgate.signoff.policy import Budget
 from splatgate.subject import Outputs, Profile, Run
 
 #: The check whose failure explains why no artefact of a training job can be judged.
@@ -53,83 +42,6 @@ TRAINS = "test_trains_with_no_network"
 PLY = "test_archive_holds_one_ply_at_its_root"
 #: The check whose failure explains why no compressed model can be judged.
 COMPRESSES = "test_compressor_reads_the_artefact"
-
-
-def image(door: Recorded) -> Image:
-    """The image under judgement."""
-    return door.image()
-
-
-def pushed(door: Recorded) -> Registry:
-    """What a registry serves as the image under judgement."""
-    found = door.registry()
-    if found.image.error:
-        raise CannotLook(found.image.error)
-    return found
-
-
-def build(door: Recorded) -> dict[str, Any]:
-    """The record of the build that made the image."""
-    return door.build()
-
-
-def build_log(door: Recorded) -> str:
-    """The log of the build that made the image."""
-    path = door.file("build.log")
-    if path is None:
-        raise NotVerified("no build log at hand: build here, or keep it as build.log")
-    return path.read_text(errors="replace")
-
-
-def lock(door: Recorded) -> tuple[Pin, ...]:
-    """The requirements that the image was locked to, of all its locks together."""
-    names = sorted(path.name for path in (door.folder / "lock").glob("*.txt"))
-    paths = [path for name in names if (path := door.file(f"lock/{name}"))]
-    texts = [path.read_text() for path in paths]
-    if not texts:
-        raise NotVerified(
-            "the lock is not at hand: known for an image built here, from its sources"
-        )
-    return tuple(pin for text in texts for pin in read_lock(text))
-
-
-def files(door: Recorded) -> Files:
-    """What the probe saw of the image's whole file system."""
-    seen = door.facts().files
-    if seen is None:
-        raise NotVerified("recorded before the probe looked at all files; record it anew")
-    return seen
-
-
-def sbom(door: Recorded) -> dict[str, Any]:
-    """The bill of materials emitted beside the evidence."""
-    door.facts()
-    return door.sbom()
-
-
-def host(door: Recorded) -> Any:
-    """testinfra's host, bound to the container under test."""
-    return door.host()
-
-
-def facts(door: Recorded) -> Facts:
-    """What the probe saw inside the container under test."""
-    return door.facts()
-
-
-def budget(door: Recorded) -> Budget:
-    """What an image may have at most, by policy.toml."""
-    return policies.budget()
-
-
-def instances(door: Recorded) -> tuple[cuda.Target, ...]:
-    """The instance types that the image is meant for: those named with --instance-type, else that
-    of the request given, else those of the reference job definition.
-    """
-    asked = door.options.get("instance_types", ())
-    if not asked and door.request_file:
-        asked = (door.base_request().instance_type,)
-    return tuple(cuda.target(name) for name in asked or cuda.INSTANCE_TYPES)
 
 
 def request_given(door: Recorded) -> Any:
@@ -160,27 +72,6 @@ def recipe(door: Recorded) -> list[dockerfile.Instruction]:
     if not found:
         raise NotVerified("no Dockerfile at hand, and the build log names no command")
     return found
-
-
-def remarks(door: Recorded) -> tuple[Remark, ...]:
-    """What hadolint says of the Dockerfile, but for what says nothing here."""
-    found = door.lint().remarks
-    if unread := [r.message for r in found if r.code == UNREADABLE]:
-        raise NotVerified(f"hadolint cannot read the Dockerfile: {' '.join(unread[0].split())}")
-    return tuple(r for r in found if r.code not in HADOLINT_LEFT_OUT)
-
-
-def layers(door: Recorded) -> tuple[LayerFiles, ...]:
-    """What each layer of the image holds by itself."""
-    found, image = door.layers(), door.image()
-    if {layer.digest for layer in found} != set(image.digests):
-        raise NotVerified("not every layer was seen")
-    return found
-
-
-def hardened(door: Recorded) -> Command:
-    """The start with `train` on a read-only root, without capabilities."""
-    return door.hardened()
 
 
 def profile(door: Recorded) -> Profile:
@@ -244,7 +135,8 @@ def by_environment(door: Recorded) -> Job:
 def audited(door: Recorded) -> tuple[audit.Event, ...]:
     """What the interpreter reached for in a job of a few steps, by its own audit events."""
     trained(door)
-    path = ":".join(filter(None, (audit.PYTHONPATH, door.image().env.get("PYTHONPATH"))))
+    own = {**door.image().env, **door.base_request().environment}.get("PYTHONPATH")
+    path = ":".join(filter(None, (audit.PYTHONPATH, own)))
     asked = spec(cpu_run(door), "audited", brief(door), data="audited", deadline=300)
     job = door.job(replace(asked, environment={**asked.environment, "PYTHONPATH": path}))
     if job.status != "Completed":
@@ -440,11 +332,10 @@ def readings(door: Recorded) -> Any:
     )
 
 
-PROVIDERS: dict[str, Callable[[Recorded], Any]] = gpu.PROVIDERS | {
+PROVIDERS: dict[str, Callable[[Recorded], Any]] = look.PROVIDERS | gpu.PROVIDERS | {
     function.__name__: function
     for function in (
-        image, pushed, build, build_log, recipe, remarks, lock, host, facts, files, sbom, layers,
-        hardened, budget, instances, request_given, request_meant, profile, cpu_run,
+        request_given, request_meant, recipe, profile, cpu_run,
         run_job, brief, smoke, dialect, by_environment, audited, full_disk, trained, truth, stopped,
         resumed, reported, scene, splats, measured, shuffled, compressed, round_trip, readings,
         pipeline,

@@ -144,6 +144,20 @@ def test_redundant_is_what_the_good_image_passes_and_no_caught_fault_needs():
     assert report.redundant([GOOD], [caught, not_run]) == ()
 
 
+@pytest.mark.parametrize(
+    ("keys", "is_quick"),
+    [
+        ({}, False),
+        ({"quick": True}, True),
+        ({"lane": "container"}, True),
+        ({"lane": "container", "trains": True}, False),
+    ],
+    ids=["whole", "quick", "lane", "training-lane"],
+)
+def test_a_fault_that_shows_while_training_is_not_judged_with_quick(keys, is_quick):
+    assert replace(FAULT, **keys).is_quick is is_quick
+
+
 def test_what_quick_leaves_out_disturbs_nothing():
     left_out = record(
         [check("runtime.cuda", State.NOT_VERIFIED, QUICK), check("build.platform", State.PASSED)]

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from splatgate import provide
-from splatgate.container import lint
+from splatgate.container import lint, provide
 from splatgate.container.backends import NotRecorded
 from splatgate.doors import Recorded
 from splatgate.evidence import Lint, Remark, write
