@@ -278,10 +278,11 @@ def reported(door: Recorded) -> dict[str, Any]:
 
 def scene(door: Recorded) -> Any:
     """The COLMAP model that the jobs were given."""
+    from splatgate.scene.archive import kept
     from splatgate.scene.colmap import load_scene
 
     path = door.scene()
-    return door.once(f"scene {path}", lambda: load_scene(path))
+    return door.once(f"scene {path}", lambda: load_scene(kept(path)))
 
 
 def splats(door: Recorded) -> Any:
