@@ -74,8 +74,12 @@ def _is_archive(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(262)
+    """The first bytes of a file; none of one that cannot be read, which others will name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(262)
+    except OSError:
+        return b""
 
 
 def _unpack(archive: Path, folder: Path) -> None:
