@@ -97,6 +97,7 @@ UNSOUND = {
     "extension-twice": (("scene_images",), "image|photo"),
     "photo-cut": (("scene_images",), "image|photo"),
     "other-photos": (("scene_images",), "image|photo|size|shape"),
+    "archive-cut": (("archive",), "archive|unpack|zip|sparse|model"),
 }
 
 #: From the container's start to the first line of output, seconds: Python and its imports on a

@@ -21,11 +21,12 @@ import pytest
 from splatgate import baseline, options, session, summary, verdict
 from splatgate import checklist as checklists
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
+from splatgate.container import sweep
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import BadInput, Header, Origin, read, write
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.record import Check, Record, State, fingerprint, sealed
-from splatgate.run import ROOT, Run
+from splatgate.run import ROOT, RUNS, Run
 
 CHECK = pytest.StashKey[Check]()
 #: What pytest is told is a skip: neither a pass nor a verdict.
@@ -71,6 +72,7 @@ class Judge:
         self.run = Run.of(config)
         self.before = known_good(config.getoption("--baseline"))
         if not self.worker:
+            sweep.sweep_folders(self.run.out / RUNS, "")
             # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
             # SIGINT too: a shell's background job starts with it ignored.
             for number in (signal.SIGTERM, signal.SIGINT):

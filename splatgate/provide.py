@@ -40,6 +40,8 @@ from splatgate.subject import Outputs, Profile, Run
 TRAINS = "test_trains_with_no_network"
 #: The check whose failure explains why no splats can be judged.
 PLY = "test_archive_holds_one_ply_at_its_root"
+#: The check whose failure explains why a .ply cannot be read.
+LAYOUT = "test_ply_has_the_inria_layout"
 #: The check whose failure explains why no compressed model can be judged.
 COMPRESSES = "test_compressor_reads_the_artefact"
 
@@ -206,10 +208,11 @@ def reported(door: Recorded) -> dict[str, Any]:
 
 def scene(door: Recorded) -> Any:
     """The COLMAP model that the jobs were given."""
+    from splatgate.scene.archive import kept
     from splatgate.scene.colmap import load_scene
 
     path = door.scene()
-    return door.once(f"scene {path}", lambda: load_scene(path))
+    return door.once(f"scene {path}", lambda: load_scene(kept(path)))
 
 
 def splats(door: Recorded) -> Any:
@@ -241,7 +244,7 @@ def measured(door: Recorded) -> Any:
 
 def shuffled(door: Recorded) -> Any:
     """The smoke job's artefact where each photograph has another's name, measured on the scene."""
-    from splatgate.scene.splats import read_splats
+    from splatgate.scene.splats import check_layout, read_splats
     from splatgate.scene.truth import held_out_sizes, measure
 
     run, known, keys = cpu_run(door), scene(door), door.profile().metrics
@@ -252,6 +255,8 @@ def shuffled(door: Recorded) -> Any:
     path = model_file(door, completed(job))
     if path is None:
         raise Blocked(PLY, f"job {job.key} left no .ply")
+    if problems := check_layout(path):
+        raise Blocked(LAYOUT, problems[0])
     sizes = held_out_sizes(known, SHUFFLED_SIDE)
     return door.once(
         f"shuffled {digest(job, path.name)} {sizes} {keys.background} {known.path}",

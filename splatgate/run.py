@@ -28,6 +28,8 @@ GIVEN = {
     "subject.toml": "--subject",
     "request.json": "--request",
 }
+#: Folder of the runs under way, below the output's.
+RUNS = "runs"
 DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
 
 
@@ -41,6 +43,8 @@ class Run:
     door: str
     #: Evidence of this run: collected here when live, the given folder when recorded.
     folder: Path
+    #: Of this run alone; the next start removes it where this one is killed.
+    scratch: Path
     image: str | None
     #: Where a local image was pushed to.
     pushed: str | None
@@ -74,12 +78,14 @@ class Run:
 
         out = (config.invocation_params.dir / option("--out")).resolve()
         recorded = path("--evidence")
-        identity = uuid.uuid4().hex[:12]
+        identity, controller = uuid.uuid4().hex[:12], sweep.controller()
+        scratch = out / RUNS / f"{controller}.{identity}"
         return cls(
             id=identity,
             out=out,
             door="recorded" if recorded else "process" if option("--process") else "live",
-            folder=recorded or out / "runs" / identity,
+            folder=recorded or scratch,
+            scratch=scratch,
             image=option("--image") or built_image(),
             pushed=option("--pushed"),
             subject=path("--subject"),
@@ -91,7 +97,7 @@ class Run:
             given={
                 name: found for name, asked in GIVEN.items() if (found := path(asked)) is not None
             },
-            controller=sweep.controller(),
+            controller=controller,
             pipeline=path("--pipeline"),
             pipeline_input=path("--pipeline-input"),
         )
@@ -103,7 +109,7 @@ class Run:
     @property
     def catalog(self) -> Path:
         """What the workers collected: xdist's controller collects nothing itself."""
-        return self.out / f"catalog.{self.id}.json"
+        return self.scratch / "catalog.json"
 
     @property
     def labels(self) -> dict[str, str]:
@@ -111,9 +117,10 @@ class Run:
         return {sweep.RUN_LABEL: self.id, sweep.CONTROLLER_LABEL: self.controller}
 
     def discard(self) -> None:
-        """Remove the folder of a run that judged nothing."""
-        if self.door != "recorded":
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what is left of this run's own folder."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        if (runs := self.scratch.parent).is_dir() and not any(runs.iterdir()):
+            runs.rmdir()
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -64,8 +64,6 @@ def close(run: Run) -> Seen:
         run.folder.rename(target)
         seen = replace(seen, folder=target)
     run.discard()
-    if (parent := run.folder.parent).name == "runs" and not any(parent.iterdir()):
-        parent.rmdir()
     return seen
 
 

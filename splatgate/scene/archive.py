@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import lzma
 import shutil
 import tarfile
@@ -9,9 +10,10 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
+from splatgate.evidence import BadInput
 from splatgate.scene.colmap_files import Unsound
 
 #: First bytes of a zip, gzip, bzip2 and xz file; a tar has its word at byte 257.
@@ -44,6 +46,20 @@ def opened(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def kept(path: Path) -> Path:
+    """The folder that `opened` gives, for as long as this process lives.
+
+    Raises:
+        BadInput: the archive is damaged or unsafe.
+    """
+    holder = ExitStack()
+    atexit.register(holder.close)
+    try:
+        return holder.enter_context(opened(path))
+    except Unsound as error:
+        raise BadInput(str(error)) from None
+
+
 def find(path: Path) -> Path | None:
     """The one archive in a folder without a ``sparse`` folder, or None."""
     if not path.is_dir() or (path / "sparse").exists():
@@ -58,8 +74,12 @@ def _is_archive(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(262)
+    """The first bytes of a file; none of one that cannot be read, which others will name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(262)
+    except OSError:
+        return b""
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -24,7 +24,7 @@ LOOK = 512
 #: On a smaller one (longest side, pixels) a pixel's error of a keypoint is another thing's place;
 #: features are not matched there either.
 _SMALLEST = 100
-#: An image of fewer observations says too little: the error of a correlation is 1/sqrt(n).
+#: Fewer observations say too little: the error of a correlation is 1/sqrt(n).
 _LEAST = 30
 #: Below both it is another photograph. Light, season and exposure lower the first; where points
 #: came without colours, or with made up ones, the second speaks, which is coarser: photographs
@@ -66,17 +66,22 @@ def strangers(scene: Scene, seen: Mapping[str, Array]) -> list[str]:
     if len(known):
         match = known[at] == ids
         coloured[match] = (scene.points_rgb[order[at]] @ _LUMINANCE)[match]
-    found, start = [], 0
+    groups: dict[str, list[tuple[str, Array]]] = {}
+    start = 0
     for view, values in zip(views, own, strict=True):
         mine = place[start : start + len(values)]
         start += len(values)
         with np.errstate(invalid="ignore", divide="ignore"):
             others = (total[mine] - values) / (count[mine] - 1)
-        with_colours, with_others = (
-            _correlation(values, reference) for reference in (coloured[mine], others)
-        )
-        if with_colours < _WITH_COLOURS and with_others < _WITH_OTHERS:
-            found.append((with_colours, view.name))
+        # Images that say too little each are asked together.
+        key = view.name if len(values) >= _LEAST else ""
+        groups.setdefault(key, []).append((view.name, np.array([values, coloured[mine], others])))
+    found = []
+    for members in groups.values():
+        values, colours, others = np.concatenate([columns for _, columns in members], axis=1)
+        likeness = _correlation(values, colours)
+        if likeness < _WITH_COLOURS and _correlation(values, others) < _WITH_OTHERS:
+            found += [(likeness, name) for name, _ in members]
     return [name for _, name in sorted(found)]
 
 

@@ -25,6 +25,7 @@ REFUSED = {
     "extension-twice": "missing-photos",
     "photo-cut": "unreadable-photo",
     "other-photos": "photo-size",
+    "archive-cut": "broken-archive",
 }
 #: A folder and a name as drones and people make them: spaces, other letter case.
 _FOLDER, _SUFFIX = "Flight 1", ".JPG"
@@ -149,6 +150,15 @@ def _other_photos(scene: Path) -> None:
         square.save(photo, format="PNG" if photo.suffix.lower() == ".png" else "JPEG")
 
 
+def _archive_cut(scene: Path) -> None:
+    packed = Path(shutil.make_archive(str(scene.with_name(f"{scene.name}-packed")), "tar", scene))
+    data = packed.read_bytes()
+    packed.unlink()
+    shutil.rmtree(scene)
+    scene.mkdir()
+    (scene / "scene.tar").write_bytes(data[: len(data) * 2 // 3])
+
+
 def _oddities(scene: Path) -> None:
     """All that is legal and was once refused, in one hand-over (K31, K35 and their like)."""
     photos = _photos(scene)
@@ -200,6 +210,7 @@ _MAKERS: dict[str, Callable[[Path], None]] = {
     "extension-twice": _extension_twice,
     "photo-cut": _photo_cut,
     "other-photos": _other_photos,
+    "archive-cut": _archive_cut,
     "oddities": _oddities,
     "shuffled": _shuffled,
     "audited": _audited,

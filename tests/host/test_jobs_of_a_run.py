@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from splatgate.container import sweep
+from splatgate.facts import REFUSED_VALUES, UNSOUND
 from splatgate.run import ROOT
 
 SUBJECT = """
@@ -35,17 +36,24 @@ progress = [{ name = "step", regex = "^step=([0-9]+)" }]
 
 
 def kinds() -> set[str]:
-    """Every kind of job that the suite can ask for: the names in its JobSpecs."""
-    found = set()
+    """Every kind of job that the suite can ask for: the names in its JobSpecs, and of the tables
+    that its parameters come from.
+    """
+    found = {*UNSOUND, *REFUSED_VALUES}
     files = [ROOT / "splatgate" / "provide.py", *(ROOT / "tests").glob("[cgs]*/test_*.py")]
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "JobSpec":
-                name = node.args[0]
-                if isinstance(name, ast.JoinedStr):
-                    name = name.values[0]
-                assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: name the kind"
+            called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if called not in ("JobSpec", "spec"):
+                continue
+            name = node.args[called == "spec"]
+            if isinstance(name, ast.JoinedStr):
+                name = name.values[0]
+            if isinstance(name, ast.Constant):
                 found.add(name.value)
+            else:
+                known = isinstance(name, ast.Name) and name.id in ("name", "what", "variant")
+                assert known, f"{path}:{node.lineno}: name the kind"
     return found
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from splatgate.container.sweep import controller
 from splatgate.evidence import read
 from splatgate.record import Record
 from splatgate.run import ROOT
@@ -94,3 +95,15 @@ def test_bad_input_is_one_line_and_exit_3(tmp_path, arguments, said):
     assert len(words.strip().splitlines()) == 1
     assert re.search(said, words)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next_start(tmp_path):
+    host, pid, _ = controller().rsplit(":", 2)
+    dead, alive = (
+        tmp_path / "runs" / f"{host}:{pid}:1.0123",
+        tmp_path / "runs" / f"{controller()}.4",
+    )
+    for folder in (dead, alive):
+        (folder / "jobs").mkdir(parents=True)
+    judge("--evidence", str(GOOD), "--lane", "gpu", out=tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("runs/*")) == [alive.name]

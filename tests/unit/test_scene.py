@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from splatgate.evidence import BadInput
 from splatgate.scene.colmap import load_scene
 from splatgate.scene.judge import judge_scene
+from splatgate.scene.variants import as_text
 
 SCENES = Path(__file__).parents[1] / "scenes"
 #: A camera that looks at the origin from four units away, turned about y.
@@ -466,6 +468,23 @@ def test_photographs_of_something_else_are_named(beach, change, count):
     assert f"{count} of 18 photographs show something else" in verdict.reason
 
 
+@pytest.mark.parametrize("by", [0, 1], ids=["own", "next"])
+def test_images_of_few_observations_are_asked_together(beach, by):
+    """Twenty observations an image tell nothing, and 360 do."""
+    path = as_text(beach) / "images.txt"
+    lines = path.read_text().splitlines()
+    words = [line.split() for line in lines[1::2]]
+    rows = [[row[i : i + 3] for i in range(0, len(row), 3) if row[i + 2] != "-1"] for row in words]
+    often = Counter(row[2] for image in rows for row in image)
+    for number, image in enumerate(rows):
+        few = sorted(image, key=lambda row: -often[row[2]])[:20]
+        lines[2 * number + 1] = " ".join(word for row in few for word in row)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    exchanged(beach, by)
+    found = judge_scene(beach)
+    assert found.code == ("photos-disagree" if by else ""), found.reason
+
+
 def exposed(scene):
     """Light changes from photograph to photograph, and the last ones are without colour."""
     for number, path in enumerate(photographs(scene)):
@@ -479,8 +498,6 @@ def reduced(scene):
 
 
 def recolour(scene, colour):
-    from splatgate.scene.variants import as_text
-
     path = as_text(scene) / "points3D.txt"
     lines = (line.split() for line in path.read_text().splitlines())
     path.write_text("".join(f"{' '.join([*w[:4], *colour(), *w[7:]])}\n" for w in lines))

@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from splatgate.scene.archive import kept
+from splatgate.scene.colmap import load_scene
 from splatgate.scene.colmap_files import EXTRA, PARTS
 from splatgate.scene.judge import judge_scene
 
@@ -337,3 +339,10 @@ def test_cameras_without_parallax_are_named(scene):
     verdict = judge_scene(scene)
     assert verdict.code == "bad-pose", verdict.reason
     assert "parallax" in verdict.reason
+
+
+def test_a_packed_scene_stays_open_for_who_renders_it(scene, tmp_path):
+    packed(scene, tmp_path / "channel", "tar", "flight/")
+    found = load_scene(kept(tmp_path / "channel"))
+    assert len(found.views) == 18
+    assert all(view.photo and view.photo.is_file() for view in found.views)
