@@ -76,7 +76,8 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
     findings += rules.outcomes(walk, sound=not findings)
     findings += rules.retries(machine)
     findings += timeouts.nest(machine, walk.started)
-    other = Walk(machine, sent, name[:-1] + "y", faults=False)
+    elsewhere = _another(sent, pipeline.definition)
+    other = Walk(machine, elsewhere, name[:-1] + "y", faults=False)
     variants = {
         what: Walk(machine, change(sent), name, faults=False).started
         for what, change in (("numbers as text", _as_text), ("text as numbers", _as_numbers))
@@ -100,11 +101,17 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
     ]
     return Verdict(
         states=tuple(s.name for s in machine.every()),
-        findings=tuple(dict.fromkeys(findings)),
+        findings=tuple(dict.fromkeys(f.line for f in findings)),
         requests=tuple(_rendered(n, s) for n, s in walk.started.items()),
         not_verified=tuple(gaps),
         source=pipeline.source,
     )
+
+
+def _another(sent: Any, definition: Any) -> Any:
+    """Another input, which takes the same ways: words that the definition knows stay."""
+    known = frozenset(_texts(definition))
+    return _leaves(sent, lambda v: f"{v}-other" if isinstance(v, str) and v not in known else v)
 
 
 def _rendered(name: str, start: Started) -> Rendered:

@@ -163,14 +163,16 @@ def images(started: dict[str, Started]) -> Iterator[Finding]:
 
 
 def names(started: dict[str, Started], others: dict[str, Started]) -> Iterator[Finding]:
-    """Job names that repeat from one execution to the next (``others``), or between kinds."""
+    """Job names that are the same in an execution of another name and input (``others``), or
+    between kinds. Names built from the input, the starter answers for.
+    """
     first: dict[str, str] = {}
     for name, start in started.items():
         job = start.job
         if job.name is None:
             continue
         again = others.get(name)
-        if again and again.job.name == job.name and not _from_input(start):
+        if again and again.job.name == job.name:
             yield Finding(
                 name,
                 "name-unique",
@@ -182,14 +184,6 @@ def names(started: dict[str, Started], others: dict[str, Started]) -> Iterator[F
             yield Finding(
                 name, "name-unique", "should", f"has the name of {earlier}'s job, {job.name!r}"
             )
-
-
-def _from_input(start: Started) -> bool:
-    """Whether a job's name is built from what the starter sends, which answers for it."""
-    template = start.state.arguments
-    name = start.job.kind.name
-    text = str(template.get(f"{name}.$", "")) if isinstance(template, dict) else ""
-    return re.search(r"\$(?!\$)[.\[]|\$\$\.Execution\.Input|\$[A-Za-z_]", text) is not None
 
 
 def hand_over(started: dict[str, Started], sent: frozenset[str]) -> Iterator[Finding]:
