@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from splatgate.evidence import Pipeline
+from splatgate.evidence import Answer, Pipeline
 from splatgate.pipeline import contracts, grammar, requests, roles, rules, timeouts
 from splatgate.pipeline.definition import Machine, machine_of
 from splatgate.pipeline.paths import Finding, Gap, Started
@@ -56,8 +56,12 @@ class Verdict:
         return tuple(f for f in self.findings if f.rule in wanted and f.level == "must")
 
 
-def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) -> Verdict:
-    """Judge a state machine."""
+def judge(
+    pipeline: Pipeline,
+    say: Callable[[str], None] = lambda line: None,
+    ask: Callable[[str], Answer] | None = None,
+) -> Verdict:
+    """Judge a state machine; ``ask`` says what a registry serves under an image's name."""
     if pipeline.problems:
         found = tuple(Finding("", "json", "must", p) for p in pipeline.problems)
         if not pipeline.definition:
@@ -92,6 +96,8 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
     findings += roles.check(machine, walk, pipeline.policies)
     findings += drift(pipeline)
     gaps = list(walk.gaps)
+    for told in requests.registered(walk.started, ask):
+        (gaps if isinstance(told, Gap) else findings).append(told)  # type: ignore[arg-type]
     if not given:
         gaps.append(Gap("", RENDERED, "no input: what is sent, and what requests hold of it"))
     gaps += [
