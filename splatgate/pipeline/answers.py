@@ -16,7 +16,7 @@ from splatgate.sagemaker.validate import members_of_answer
 MODELLED = ("sagemaker", "sns", "sqs")
 #: How a SageMaker job can end (service model), with the secondary status of a training job.
 ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "MaxRuntimeExceeded"}
-RUNNING = "InProgress"
+RUNNING, STOPPING = "InProgress", "Stopping"
 #: Contract 1.3: how a container's own failure is worded.
 REASON = "AlgorithmError: E_SCENE_POINTS too few points, exit code: 3"
 
@@ -39,8 +39,9 @@ class Job:
 
     @property
     def status(self) -> str:
-        """What the service says when asked now: at first that it runs."""
-        return RUNNING if self.asked <= 1 else self.final
+        """What the service says when asked now: at first that it runs, or is being stopped."""
+        before = (RUNNING, STOPPING) if self.final == "Stopped" else (RUNNING,)
+        return before[max(self.asked, 1) - 1] if self.asked <= len(before) else self.final
 
     @functools.cached_property
     def reads(self) -> tuple[str, ...]:

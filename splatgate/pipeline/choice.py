@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.pipeline.answers import ENDS, RUNNING, Job
+from splatgate.pipeline.answers import ENDS, RUNNING, STOPPING, Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.lists import objects
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, evaluate
 
-_STATUSES = frozenset({*ENDS, RUNNING, "Stopping"})
+_STATUSES = frozenset({*ENDS, RUNNING, STOPPING})
 
 
 def choose(

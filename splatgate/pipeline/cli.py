@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splatgate.evidence import BadInput, Pipeline, to_json
+from splatgate.evidence import Answer, BadInput, Pipeline, to_json
 from splatgate.pipeline import source
 from splatgate.pipeline.definition import read_json
 from splatgate.pipeline.judge import Verdict, judge
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         from splatgate.pipeline import run
 
         return run.main(options)
-    verdict = judge(_pipeline(options), _say)
+    verdict = judge(_pipeline(options), _say, _ask if options.registry else None)
     if options.json:
         sys.stdout.write(to_json(verdict).decode())
     else:
@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help=f"IAM policy of a role: {MACHINE} (as without ROLE) or {JOBS}",
+    )
+    parser.add_argument(
+        "--registry",
+        action="store_true",
+        help="also ask the registries whether the images are there",
     )
     parser.add_argument("--live", metavar="ARN", help="also compare FILE with what runs there")
     parser.add_argument(
@@ -90,6 +95,12 @@ def _pipeline(options: argparse.Namespace) -> Pipeline:
         return replace(found, policies=read, **extra)
     found = source.load(Path(options.definition), options.input, policies)
     return source.with_deployed(found, options.live, _client()) if options.live else found
+
+
+def _ask(image: str) -> Answer:
+    from splatgate.container import registry
+
+    return registry.ask(image)[0]
 
 
 def _client() -> Any:

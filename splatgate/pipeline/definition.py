@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.evidence import BadInput
+from splatgate.pipeline import deployment
 
 #: Step Functions takes definitions up to 1 MB; more is some other file.
 MAX_FILE = 4 * 1024**2
@@ -186,10 +187,14 @@ def _state(name: str, body: dict[str, Any], jsonata: bool) -> State:
     return State(name, kind, body, jsonata, tuple(machine_of(b, jsonata) for b in inner))
 
 
+#: A placeholder where JSON wants a value, as in a template of Terraform.
+_BARE = re.compile(r"[:\[,]\s*[$%]\{")
+
+
 def parse(text: str) -> tuple[dict[str, Any], list[str]]:
     """A definition's text as JSON, and what is wrong with it as text.
 
-    Takes what describe-state-machine printed as well, whose ``definition`` holds the text.
+    Takes what holds one as well: what describe-state-machine printed, a template of CloudFormation.
     """
     twice: list[str] = []
 
@@ -205,8 +210,16 @@ def parse(text: str) -> tuple[dict[str, Any], list[str]]:
         document = json.loads(text, object_pairs_hook=members)
         if isinstance(document, dict) and isinstance(document.get("definition"), str):
             document = json.loads(document["definition"], object_pairs_hook=members)
+        if deployment.is_template(document):
+            try:
+                document = deployment.definition_of(document)
+            except ValueError as error:
+                return {}, [str(error)]
+            if isinstance(document, str):
+                document = json.loads(document, object_pairs_hook=members)
     except (ValueError, RecursionError) as error:
-        return {}, [f"not JSON: {str(error).splitlines()[0]}"]
+        bare = "; it has a bare ${…}: render the template first" if _BARE.search(text) else ""
+        return {}, [f"not JSON: {str(error).splitlines()[0]}{bare}"]
     if not isinstance(document, dict):
         return {}, ["not a JSON object"]
     return document, twice

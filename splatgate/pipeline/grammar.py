@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,14 @@ from splatgate.pipeline.template import UNKNOWN, Open, PathError, Scope, evaluat
 _NOT_WRONG = (
     'Field "Assign" not allowed',
     "but should be a Float",
+    # Members of a distributed Map that are younger.
+    'Field "Label" not allowed',
+    ".ReaderConfig",
     # Its paths know no quoted steps and no variables; `expressions` looks at these.
     "is not a JSONPath or intrinsic function expression",
 )
+#: The token in what a Task sends, or all of the context object that holds it.
+_TOKEN = re.compile(r"(\$\$|context)(\.Task)?(\.Token\b|'|\s|\)|,|})")
 #: Longest interval of a retrier, in seconds (Step Functions Developer Guide, "Retrying").
 LONGEST_INTERVAL = 31622400
 
@@ -105,6 +111,12 @@ def members(machine: Machine) -> Iterator[Finding]:
 def _of(state: State) -> Iterator[str]:
     if state.type == "Task" and not state.body.get("Resource"):
         yield "a Task without a Resource"
+    beat, limit = state.body.get("HeartbeatSeconds"), state.body.get("TimeoutSeconds")
+    if isinstance(beat, int) and isinstance(limit, int) and beat >= limit:
+        yield f"HeartbeatSeconds {beat}: less than TimeoutSeconds, {limit}"
+    call = state.call
+    if call and call.pattern == "waitForTaskToken" and not _TOKEN.search(str(state.arguments)):
+        yield "waits for a task token that it hands to nobody; put $$.Task.Token into Parameters"
     for rule in _rules(objects(state.body.get("Choices"))) if state.type == "Choice" else ():
         if state.jsonata:
             if not rule.get("Condition"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from splatgate.evidence import Pipeline
+from splatgate.evidence import Answer, Pipeline
 from splatgate.pipeline import contracts, grammar, requests, roles, rules, timeouts
 from splatgate.pipeline.definition import Machine, machine_of
 from splatgate.pipeline.paths import Finding, Gap, Started
@@ -56,8 +56,12 @@ class Verdict:
         return tuple(f for f in self.findings if f.rule in wanted and f.level == "must")
 
 
-def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) -> Verdict:
-    """Judge a state machine."""
+def judge(
+    pipeline: Pipeline,
+    say: Callable[[str], None] = lambda line: None,
+    ask: Callable[[str], Answer] | None = None,
+) -> Verdict:
+    """Judge a state machine; ``ask`` says what a registry serves under an image's name."""
     if pipeline.problems:
         found = tuple(Finding("", "json", "must", p) for p in pipeline.problems)
         if not pipeline.definition:
@@ -76,7 +80,8 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
     findings += rules.outcomes(walk, sound=not findings)
     findings += rules.retries(machine)
     findings += timeouts.nest(machine, walk.started)
-    other = Walk(machine, sent, name[:-1] + "y", faults=False)
+    elsewhere = _another(sent, pipeline.definition)
+    other = Walk(machine, elsewhere, name[:-1] + "y", faults=False)
     variants = {
         what: Walk(machine, change(sent), name, faults=False).started
         for what, change in (("numbers as text", _as_text), ("text as numbers", _as_numbers))
@@ -91,6 +96,8 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
     findings += roles.check(machine, walk, pipeline.policies)
     findings += drift(pipeline)
     gaps = list(walk.gaps)
+    for told in requests.registered(walk.started, ask):
+        (gaps if isinstance(told, Gap) else findings).append(told)  # type: ignore[arg-type]
     if not given:
         gaps.append(Gap("", RENDERED, "no input: what is sent, and what requests hold of it"))
     gaps += [
@@ -100,11 +107,17 @@ def judge(pipeline: Pipeline, say: Callable[[str], None] = lambda line: None) ->
     ]
     return Verdict(
         states=tuple(s.name for s in machine.every()),
-        findings=tuple(dict.fromkeys(findings)),
+        findings=tuple(dict.fromkeys(f.line for f in findings)),
         requests=tuple(_rendered(n, s) for n, s in walk.started.items()),
         not_verified=tuple(gaps),
         source=pipeline.source,
     )
+
+
+def _another(sent: Any, definition: Any) -> Any:
+    """Another input, which takes the same ways: words that the definition knows stay."""
+    known = frozenset(_texts(definition))
+    return _leaves(sent, lambda v: f"{v}-other" if isinstance(v, str) and v not in known else v)
 
 
 def _rendered(name: str, start: Started) -> Rendered:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.template import UNKNOWN
+
+#: Characters of a reason: somebody's text of a megabyte is no message.
+LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ class Finding:
     rule: str
     level: str
     reason: str
+
+    @property
+    def line(self) -> Finding:
+        """The same with a reason of one line, whatever was quoted in it."""
+        reason = " ".join(self.reason.split())
+        return replace(self, reason=reason if len(reason) <= LONGEST else reason[:LONGEST] + "…")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ digest, and each stage reading what the one before writes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from splatgate.evidence import Answer
 from splatgate.pipeline.answers import MODELLED, Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.lists import listed
-from splatgate.pipeline.paths import Finding, Started
+from splatgate.pipeline.paths import Finding, Gap, Started
 from splatgate.pipeline.template import UNKNOWN, Open
 from splatgate.sagemaker.instances import INSTANCES
 from splatgate.sagemaker.validate import unfit_members, validate
@@ -162,15 +163,40 @@ def images(started: dict[str, Started]) -> Iterator[Finding]:
         )
 
 
+def registered(
+    started: dict[str, Started], ask: Callable[[str], Answer] | None
+) -> Iterator[Finding | Gap]:
+    """Images that their registry does not have (K40), and of which that is not known."""
+    unasked = []
+    for name, start in started.items():
+        image = image_of(start.job.request)
+        if image is UNKNOWN and not start.state.jsonata:
+            yield Gap(name, ("image",), "which image it runs, only its deployment knows")
+        if not isinstance(image, str):
+            continue
+        if ask is None:
+            unasked.append(name)
+        elif (answer := ask(image)).error:
+            yield Gap(name, ("image-there",), answer.error)
+        elif answer.served is None:
+            yield Finding(name, "image", "must", f"{image}: its registry has none; push it first")
+    if unasked:
+        where = ", ".join(unasked[:3]) + (", …" if len(unasked) > 3 else "")
+        why = f"whether the images of {where} are there: no registry was asked (--registry)"
+        yield Gap("", ("image-there",), why)
+
+
 def names(started: dict[str, Started], others: dict[str, Started]) -> Iterator[Finding]:
-    """Job names that repeat from one execution to the next (``others``), or between kinds."""
+    """Job names that are the same in an execution of another name and input (``others``), or
+    between kinds. Names built from the input, the starter answers for.
+    """
     first: dict[str, str] = {}
     for name, start in started.items():
         job = start.job
         if job.name is None:
             continue
         again = others.get(name)
-        if again and again.job.name == job.name and not _from_input(start):
+        if again and again.job.name == job.name:
             yield Finding(
                 name,
                 "name-unique",
@@ -182,14 +208,6 @@ def names(started: dict[str, Started], others: dict[str, Started]) -> Iterator[F
             yield Finding(
                 name, "name-unique", "should", f"has the name of {earlier}'s job, {job.name!r}"
             )
-
-
-def _from_input(start: Started) -> bool:
-    """Whether a job's name is built from what the starter sends, which answers for it."""
-    template = start.state.arguments
-    name = start.job.kind.name
-    text = str(template.get(f"{name}.$", "")) if isinstance(template, dict) else ""
-    return re.search(r"\$(?!\$)[.\[]|\$\$\.Execution\.Input|\$[A-Za-z_]", text) is not None
 
 
 def hand_over(started: dict[str, Started], sent: frozenset[str]) -> Iterator[Finding]:

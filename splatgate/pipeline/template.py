@@ -148,6 +148,8 @@ def _one(value: Any, step: re.Match[str], path: str, where: str) -> Any:
     raise PathError(f"{path}: no {name!r} in {where}; {has}")
 
 
+#: What States.ArrayRange gives at most (Step Functions Developer Guide, "Intrinsic functions").
+MOST_ELEMENTS = 1000
 _TOKEN = re.compile(
     r"""\s*(?:(?P<call>States\.\w+)\s*\(|(?P<text>'(?:[^'\\]|\\.)*')|(?P<path>\$(?:\[[^\]]*\]"""
     r"""|[^\s,()\[\]])*)|(?P<number>-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"""
@@ -250,6 +252,13 @@ def holds_unknown(value: Any) -> bool:
     return value is UNKNOWN
 
 
+def _range(first: int, last: int, step: int) -> list[int]:
+    found = range(first, last + (1 if step > 0 else -1), step)
+    if len(found) > MOST_ELEMENTS:
+        raise ValueError(f"more than {MOST_ELEMENTS} elements")
+    return list(found)
+
+
 def _unique(values: list[Any]) -> list[Any]:
     return [v for n, v in enumerate(values) if v not in values[:n]]
 
@@ -261,7 +270,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Array": lambda *values: list(values),
     "ArrayPartition": lambda a, n: [a[i : i + n] for i in range(0, len(a), n)],
     "ArrayContains": lambda a, v: v in a,
-    "ArrayRange": lambda a, b, step: list(range(a, b + (1 if step > 0 else -1), step)),
+    "ArrayRange": _range,
     "ArrayGetItem": lambda a, n: a[n],
     "ArrayLength": len,
     "ArrayUnique": _unique,

@@ -70,6 +70,15 @@ def nest(machine: Machine, started: dict[str, Started]) -> Iterator[Finding]:
                 f"TimeoutSeconds {outer} is not below the machine's {machine.timeout}, which ends "
                 f"the execution with no Catch",
             )
+    limits = {"TimeoutSeconds", "TimeoutSecondsPath", "HeartbeatSeconds", "HeartbeatSecondsPath"}
+    for state in machine.every() if machine.timeout is None else ():
+        call = state.call
+        if call is None or call.creates or not call.pattern or state.jsonata:
+            continue
+        if not limits & state.body.keys():
+            yield Finding(
+                state.name, "timeout", "should", "no TimeoutSeconds: unanswered, it waits a year"
+            )
     if started and machine.timeout is None:
         yield Finding("", "timeout", "should", "the machine has no TimeoutSeconds")
     elif started and machine.timeout is not None and machine.timeout < total:
