@@ -72,7 +72,6 @@ CASES: list[tuple[str, Callable[[Path], object], dict[str, str], list[str], str]
     ("E_OOM", none, {}, ["--env=TRAINER_TEST_POINT=step:2-=oom"], "reduced once"),
     ("E_NOT_FINITE", none, {"lr_scales": "1", "max_iterations": "400"}, [], "step"),
     ("E_DISK", none, {}, ["--tmpfs=/opt/ml/model:size=16k"], "point_cloud.ply"),
-    ("E_STOPPED", none, {"max_minutes": "0.05"}, [], "was over before the first step"),
     ("E_OUTPUT", none, {}, ["--tmpfs=/opt/ml/model:ro"], "/opt/ml/model"),
 ]
 

