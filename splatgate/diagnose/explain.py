@@ -122,10 +122,15 @@ class Hit:
     signature: Signature
     place: int
     statement: Statement
+    #: The signature's own, or weaker where the job went on after it.
+    strength: str
 
 
 def explain(bundle: Bundle) -> Diagnosis:
     """Rank the lines of the checklist that may explain a bundle.
+
+    What a job said before it went on training weighs less, and nothing where no service says that
+    anything failed.
 
     Messages count where a service says that something failed, and in what a job said that did not
     end well; a job that ended well is only asked for what passes in silence. A mechanism that is
@@ -144,10 +149,12 @@ def explain(bundle: Bundle) -> Diagnosis:
         calm = (not failed and not bundle.silent) or (statement.stage in well)
         overcome = statement.kind == "log" and place < goes_on.get(_origin(statement), -1)
         for signature in signatures():
-            if (calm or overcome) and not signature.quiet:
+            if (calm or (overcome and bundle.silent)) and not signature.quiet:
                 continue
             if statement.kind in signature.kinds and signature.search.search(statement.text):
-                hits.append(Hit(signature, place, statement))
+                weak = overcome and not signature.quiet
+                strength = "points" if weak else signature.strength
+                hits.append(Hit(signature, place, statement, strength))
     found = _merged(hits)
     place = len(statements)
     structure = [*histories.findings(bundle), *symptoms.findings(bundle, statements)]
@@ -174,6 +181,8 @@ def _merged(hits: Sequence[Hit]) -> list[tuple[int, Explanation]]:
     by: dict[Signature, list[Hit]] = {}
     for hit in hits:
         by.setdefault(hit.signature, []).append(hit)
+    for found in by.values():
+        found.sort(key=lambda hit: STRENGTHS.index(hit.strength))
     return [
         (
             found[0].place,
@@ -182,7 +191,7 @@ def _merged(hits: Sequence[Hit]) -> list[tuple[int, Explanation]]:
                 signature.cause,
                 signature.remedy,
                 _quotes(hit.statement for hit in found),
-                signature.strength,
+                found[0].strength,
                 signature.source,
             ),
         )
