@@ -12,16 +12,16 @@ What can be quoted is flattened into ``Statement``\\ s, in the order in which it
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from splatgate.diagnose import shapes
+from splatgate.diagnose.shapes import moment, parsed
 from splatgate.evidence import BadInput
 from splatgate.sagemaker.result import REASON_LIMIT
 
@@ -29,6 +29,8 @@ from splatgate.sagemaker.result import REASON_LIMIT
 MOST = 256 * 1024 * 1024
 #: The folder of a bundle that holds the last good job, a bundle of its own.
 GOOD = "last-good"
+#: Files that the training host puts beside the record of a job.
+COPIES = ("log.txt", "failure")
 #: Where a service says that a job ended otherwise than well.
 BAD_ENDS = ("Failed", "Stopped", "FAILED", "TIMED_OUT", "ABORTED")
 
@@ -111,7 +113,8 @@ class Bundle:
     image_details: list[dict[str, Any]] = field(default_factory=list)
     #: Keys and sizes of the objects a job wrote, or None.
     artefacts: list[tuple[str, int]] | None = None
-    #: A job that the training host ran: its record's extra facts.
+    #: Jobs that the training host ran: their records' names, and facts that AWS does not tell.
+    records: list[str] = field(default_factory=list)
     oom: bool | None = None
     exit: int | None = None
     #: What could not be fetched, and what would allow it.
@@ -215,6 +218,9 @@ def load(path: Path) -> Bundle:
         count += 1
         if not _take(bundle, name, data):
             bundle.unread.append(name)
+    # The record of a job that the training host ran holds what these say.
+    copies = {str(PurePosixPath(r).with_name(n)) for r in bundle.records for n in COPIES}
+    bundle.log = [s for s in bundle.log if s.source.rpartition(":")[0] not in copies]
     if not (bundle.jobs or bundle.log or bundle.execution or bundle.history):
         held = bundle.definition or bundle.config or bundle.manifest or bundle.image_details
         if not held:
@@ -272,52 +278,47 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         raise BadInput(f"{path}: {error}; send the bundle again") from None
 
 
-def parsed(text: str) -> Any:
-    """The JSON in a text, or None."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def moment(value: Any) -> float | None:
-    """Seconds since 1970 of what boto3 and either AWS CLI print as a time, or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        # CloudWatch Logs counts milliseconds.
-        return value / 1000 if value > 1e11 else float(value)
-    try:
-        found = datetime.fromisoformat(str(value).strip())
-    except ValueError:
-        return None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
 def _take(bundle: Bundle, name: str, data: bytes) -> bool:
     """Add a file to the bundle by its shape; False when it says nothing known."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in (".ply", ".gz", ".png", ".jpg", ".sog", ".html", ".bin") or b"\0" in data[:1024]:
+    text = shapes.decoded(data)
+    if suffix in (".ply", ".gz", ".png", ".jpg", ".sog", ".html", ".bin") or text is None:
         return False
-    text = data.decode("utf-8-sig", "replace")
     value = parsed(text)
     if value is None and suffix == ".jsonl":
-        rows = [parsed(line) for line in text.splitlines() if line.strip()]
-        value = {"events": rows} if rows and all(isinstance(r, dict) for r in rows) else None
-    if value is None:
-        if suffix in (".md", ".toml", ".yaml", ".yml", ".py", ".csv"):
-            return False
-        bundle.log += list(_text_log(name, text))
+        lines = [parsed(line) for line in text.splitlines() if line.strip()]
+        value = lines if all(isinstance(line, dict) for line in lines) else None
+    begun = shapes.mended(text) if value is None else value
+    if begun is not None and _take_json(bundle, name, begun):
         return True
-    return _take_json(bundle, name, value)
+    if (job := shapes.described(text)) is not None:
+        return _take_json(bundle, name, job)
+    if (rows := shapes.rows(text)) is not None:
+        bundle.log += _rows(name, rows)
+        return True
+    if value is not None or suffix in (".md", ".toml", ".yaml", ".yml", ".py", ".csv"):
+        return False
+    bundle.log += list(_text_log(name, text))
+    return True
 
 
 def _take_json(bundle: Bundle, name: str, value: Any) -> bool:
+    if isinstance(value, str):
+        # `--query FailureReason`
+        lines = enumerate(value.splitlines(), 1)
+        bundle.log += [Statement("reason", f"{name}:{n}", line) for n, line in lines]
+        return bool(value)
     if isinstance(value, list):
-        taken = [_take_json(bundle, name, entry) for entry in value if isinstance(entry, dict)]
-        return any(taken)
+        if value and all(isinstance(v, dict) and ("message" in v or "type" in v) for v in value):
+            return _take_json(bundle, name, {"events": value})
+        return any([_take_json(bundle, name, v) for v in value if isinstance(v, dict | str)])
     if not isinstance(value, dict):
         return False
+    if isinstance(value.get("detail"), dict) and "detail-type" in value:
+        return _take_json(bundle, name, value["detail"])
+    if isinstance(value.get("results"), list) and "statistics" in value:
+        bundle.log += _rows(name, list(shapes.fields(value["results"])))
+        return True
     for kind in ("Training", "Processing"):
         if f"{kind}JobStatus" in value or (f"{kind}JobName" in value and "RoleArn" in value):
             job = SeenJob(str(value.get(f"{kind}JobName", "")), kind, name, value)
@@ -385,6 +386,7 @@ def _host_record(bundle: Bundle, name: str, value: dict[str, Any]) -> None:
         "TrainingEndTime": start + spent,
     }
     bundle.jobs.append(SeenJob(raw["TrainingJobName"], "Training", name, raw))
+    bundle.records.append(name)
     bundle.oom, bundle.exit = value.get("oom"), value.get("exit")
     bundle.artefacts = [(m["path"], int(m["bytes"])) for m in value.get("members") or ()]
     for number, line in enumerate(value["log"], 1):
@@ -397,6 +399,19 @@ def _host_record(bundle: Bundle, name: str, value: dict[str, Any]) -> None:
                 raw["TrainingJobName"],
             )
         )
+
+
+def _rows(name: str, rows: list[tuple[str, str]]) -> list[Statement]:
+    """Statements of times and messages, oldest first: a query answers newest first."""
+    numbered = list(enumerate(rows, 1))
+    times = [at for time, _ in rows if (at := moment(time)) is not None]
+    if times and times[0] > times[-1]:
+        numbered.reverse()
+    return [
+        Statement("log", f"{name}:{number}", line, moment(time))
+        for number, (time, message) in numbered
+        for line in message.rstrip("\n").split("\n")
+    ]
 
 
 def _cloudwatch(name: str, events: list[dict[str, Any]]) -> Iterator[Statement]:

@@ -18,6 +18,8 @@ from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
 from splatgate.diagnose.note import NOTE, note, reproduction
 from splatgate.evidence import BadInput, to_json, write_bytes
 from splatgate.run import ROOT
+from splatgate.signoff.attest import public_key
+from splatgate.signoff.store import Store
 
 SCHEMA = "splatgate/diagnose/1"
 
@@ -68,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
     emergency.add_argument(
         "--last-good", action="store_true", help="list the digests that last worked, newest first"
     )
+    emergency.add_argument("--store", metavar="DIR|s3://…", help="of sign-offs (build/signoffs)")
+    emergency.add_argument("--key", metavar="PEM", help="public key that sign-offs are signed with")
     emergency.add_argument(
         "--rollback", metavar="DIGEST", help="show the state machine's change back to a digest"
     )
@@ -153,17 +157,10 @@ def _emergency(options: argparse.Namespace) -> int:
     """``--last-good`` and ``--rollback``."""
     import botocore.exceptions
 
-    client = _clients(options)
     try:
         if options.last_good:
-            found = emergency.of_jobs(client)
-            for good in found:
-                _say(f"{good.digest}  {good.image}  {good.what}  {good.when}")
-            if not found:
-                _say("no training job of this account and Region has succeeded")
-            if options.json:
-                sys.stdout.write(to_json({"last_good": found}).decode())
-            return 0
+            return _last_good(options)
+        client = _clients(options)
         if not options.machine:
             raise BadInput("--rollback needs --machine ARN: the state machine to change")
         out = _out(options.out, "rollback")
@@ -186,6 +183,26 @@ def _emergency(options: argparse.Namespace) -> int:
     if options.json:
         report = {"diff": diff, "worse": worse, "applied": options.apply, "undo": undo}
         sys.stdout.write(to_json(report).decode())
+    return 0
+
+
+def _last_good(options: argparse.Namespace) -> int:
+    """The digests with a valid sign-off; without one, those that a succeeded job used."""
+    found: list[emergency.Good] = []
+    store = Store(options.store or str(ROOT / "build" / "signoffs"))
+    if options.key:
+        found = emergency.of_signoffs(store, public_key(Path(options.key)), _say)
+        if not found:
+            _say(f"no valid sign-off in {store.where}: listing what succeeded jobs used")
+    else:
+        _say("no --key: no sign-off can be verified; listing what succeeded jobs used")
+    found = found or emergency.of_jobs(_clients(options))
+    for good in found:
+        _say(f"{good.digest}  {good.image}  {good.what}  {good.when}")
+    if not found:
+        _say("no training job of this account and Region has succeeded")
+    if options.json:
+        sys.stdout.write(to_json({"last_good": found}).decode())
     return 0
 
 

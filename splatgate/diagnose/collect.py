@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import requests
+
+from splatgate.container.distribution import ACCEPT, Manifest, checked
 from splatgate.diagnose.bundle import GOOD
 from splatgate.diagnose.redact import Redactor
+from splatgate.diagnose.shapes import parsed
 from splatgate.evidence import BadInput, write_bytes
 from splatgate.sagemaker.s3 import split_uri
 
@@ -29,13 +33,6 @@ ECR = re.compile(
     r"(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _DENIED = re.compile(r"(?i)AccessDenied|UnauthorizedOperation|NotAuthorized|AuthorizationError")
-#: Manifests that a registry may serve for an image.
-MANIFESTS = [
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-]
 
 
 class Collector:
@@ -216,11 +213,8 @@ class Collector:
             return
         which = {"imageDigest": found["digest"]} if found["digest"] else {}
         which = which or {"imageTag": found["tag"] or "latest"}
-        asked = {
-            "registryId": found["account"],
-            "repositoryName": found["repository"],
-            "imageIds": [which],
-        }
+        place = {"registryId": found["account"], "repositoryName": found["repository"]}
+        asked = {**place, "imageIds": [which]}
         ecr = self.client("ecr")
         details = self._ask(
             f"image {ref}", "ecr:DescribeImages", lambda: ecr.describe_images(**asked)
@@ -230,10 +224,41 @@ class Collector:
         manifest = self._ask(
             f"manifest of {ref}",
             "ecr:BatchGetImage",
-            lambda: ecr.batch_get_image(**asked, acceptedMediaTypes=MANIFESTS),
+            lambda: ecr.batch_get_image(**asked, acceptedMediaTypes=list(ACCEPT)),
         )
         if manifest and manifest.get("images"):
             self._write(self.folder / "manifest.json", manifest)
+            self._config(place, str(manifest["images"][0].get("imageManifest", "")))
+        findings = self._ask(
+            f"scan findings of {ref}",
+            "ecr:DescribeImageScanFindings",
+            lambda: ecr.describe_image_scan_findings(**place, imageId=which),
+        )
+        if findings:
+            self._write(self.folder / "scan-findings.json", findings)
+
+    def _config(self, place: Mapping[str, Any], manifest: str) -> None:
+        """The image's config; an index has none."""
+        digest = ((parsed(manifest) or {}).get("config") or {}).get("digest")
+        if not digest:
+            return
+        ecr = self.client("ecr")
+        url = self._ask(
+            "image config",
+            "ecr:GetDownloadUrlForLayer",
+            lambda: ecr.get_download_url_for_layer(**place, layerDigest=digest)["downloadUrl"],
+        )
+        if url is None:
+            return
+        try:
+            blob = requests.get(url, timeout=30)
+            blob.raise_for_status()
+            checked(Manifest(blob.content, ""), digest, None, "image config")
+        except (requests.RequestException, BadInput) as error:
+            why = " ".join(str(error).split())[:200].partition("?")[0]
+            self.missing.append({"what": "image config", "why": why, "action": "network to ECR"})
+            return
+        self._write(self.folder / "image-config.json", blob.json())
 
     def _last_good(self, described: list[dict[str, Any]]) -> None:
         """The last training job before this one that ended well, to compare with."""

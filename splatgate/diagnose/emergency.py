@@ -13,6 +13,8 @@ from typing import Any
 
 from splatgate.diagnose.collect import ECR
 from splatgate.evidence import BadInput, write_bytes
+from splatgate.signoff.attest import BadSignature, Public
+from splatgate.signoff.store import Store
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 BEFORE, AFTER = "definition.before.json", "definition.after.json"
@@ -28,6 +30,27 @@ class Good:
     by: str
     what: str
     when: str
+
+
+def of_signoffs(store: Store, public: Public, say: Callable[[str], None]) -> list[Good]:
+    """Images with a valid sign-off, newest first: approved, signed by ``public``, not FAILED.
+
+    ``say`` is told of each approved one that does not hold.
+    """
+    found = []
+    for digest in dict.fromkeys(s.manifest_digest for s in store.every()):
+        signoff = store.get(digest) if digest else None
+        if digest is None or signoff is None or not signoff.approved:
+            continue
+        try:
+            result = store.verified(digest, public)["predicate"]["result"]
+        except (BadInput, BadSignature) as error:
+            say(f"{digest}: left out: {error}")
+            continue
+        if result != "FAILED":
+            what = f"{signoff.verdict} under {signoff.policy}, {result}, signed by {public.id}"
+            found.append(Good(digest, signoff.image.ref or "", "sign-off", what, signoff.created))
+    return found
 
 
 def of_jobs(client: Callable[[str], Any], most: int = 20) -> list[Good]:
@@ -53,7 +76,6 @@ def of_jobs(client: Callable[[str], Any], most: int = 20) -> list[Good]:
 
 
 def _digest_now(client: Callable[[str], Any], image: str) -> str | None:
-
     where = ECR.fullmatch(image)
     if where is None:
         return None

@@ -20,8 +20,15 @@ from splatgate.run import ROOT
 SIGNATURES = Path(__file__).with_name("signatures.toml")
 #: How many lines are quoted for one explanation.
 QUOTED = 5
-#: "names" a mechanism before what only "points" to a line of the checklist.
-STRENGTHS = ("names", "points")
+#: "names" a mechanism before what only "points" to a line of the checklist, before what only says
+#: that the job is "mute": no cause, and itself a failure of reporting.
+STRENGTHS = ("names", "points", "mute")
+#: What a job says that is at work, or done: what it said before has not ended it.
+_GOES_ON = re.compile(
+    r"(?i)\b(step|iter(ation)?|epoch)s?\W{0,3}\d+.*\b(loss|l1|psnr|it/s|it_per_s|done)\b|"
+    r"\b(training|optimi[sz]ation) (is )?(complete|finished|done)|"
+    r"\b(saved|wrote|written|exported)\b.{0,60}\.ply\b"
+)
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,15 @@ class Hit:
     signature: Signature
     place: int
     statement: Statement
+    #: The signature's own, or weaker where the job went on after it.
+    strength: str
 
 
 def explain(bundle: Bundle) -> Diagnosis:
     """Rank the lines of the checklist that may explain a bundle.
+
+    What a job said before it went on training weighs less, and nothing where no service says that
+    anything failed.
 
     Messages count where a service says that something failed, and in what a job said that did not
     end well; a job that ended well is only asked for what passes in silence. A mechanism that is
@@ -128,14 +140,21 @@ def explain(bundle: Bundle) -> Diagnosis:
     statements = bundle.statements()
     well = {job.name for job in bundle.jobs if job.status and job.status not in BAD_ENDS}
     failed = bundle.failed
+    goes_on: dict[str, int] = {}
+    for place, statement in enumerate(statements):
+        if statement.kind == "log" and _GOES_ON.search(statement.text):
+            goes_on[_origin(statement)] = place
     hits = []
     for place, statement in enumerate(statements):
         calm = (not failed and not bundle.silent) or (statement.stage in well)
+        overcome = statement.kind == "log" and place < goes_on.get(_origin(statement), -1)
         for signature in signatures():
-            if calm and not signature.quiet:
+            if (calm or (overcome and bundle.silent)) and not signature.quiet:
                 continue
             if statement.kind in signature.kinds and signature.search.search(statement.text):
-                hits.append(Hit(signature, place, statement))
+                weak = overcome and not signature.quiet
+                strength = "points" if weak else signature.strength
+                hits.append(Hit(signature, place, statement, strength))
     found = _merged(hits)
     place = len(statements)
     structure = [*histories.findings(bundle), *symptoms.findings(bundle, statements)]
@@ -143,8 +162,14 @@ def explain(bundle: Bundle) -> Diagnosis:
         words = _quotes(f.evidence)
         found.append((place, Explanation(f.item, f.cause, f.remedy, words, f.strength, f.known)))
     ranked = _ranked(found)
-    words = () if ranked or not failed else last_words(statements)
-    return Diagnosis(tuple(ranked), not ranked, failed, words)
+    unknown = all(e.strength == "mute" for e in ranked)
+    words = last_words(statements) if unknown and failed else ()
+    return Diagnosis(tuple(ranked), unknown, failed, words)
+
+
+def _origin(statement: Statement) -> str:
+    """The stream or file that a statement comes from."""
+    return statement.source.rpartition(":")[0] + statement.stage
 
 
 def _quotes(statements: Iterable[Statement]) -> tuple[Quote, ...]:
@@ -156,6 +181,8 @@ def _merged(hits: Sequence[Hit]) -> list[tuple[int, Explanation]]:
     by: dict[Signature, list[Hit]] = {}
     for hit in hits:
         by.setdefault(hit.signature, []).append(hit)
+    for found in by.values():
+        found.sort(key=lambda hit: STRENGTHS.index(hit.strength))
     return [
         (
             found[0].place,
@@ -164,7 +191,7 @@ def _merged(hits: Sequence[Hit]) -> list[tuple[int, Explanation]]:
                 signature.cause,
                 signature.remedy,
                 _quotes(hit.statement for hit in found),
-                signature.strength,
+                found[0].strength,
                 signature.source,
             ),
         )

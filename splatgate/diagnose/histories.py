@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, Statement, moment
+from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, Statement
 from splatgate.diagnose.finding import Finding, limit_of, said
+from splatgate.diagnose.shapes import moment
 
 
 def findings(bundle: Bundle) -> Iterator[Finding]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from splatgate.diagnose.bundle import Bundle, moment
+from splatgate.diagnose.bundle import Bundle
 from splatgate.diagnose.explain import Diagnosis
+from splatgate.diagnose.shapes import moment
 from splatgate.evidence import write_bytes
 from splatgate.sagemaker.request import MEMBERS
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from splatgate.diagnose.bundle import Bundle, Statement, moment
+from splatgate.diagnose.bundle import Bundle, Statement
 from splatgate.diagnose.finding import Finding, limit_of, said
 from splatgate.diagnose.histories import polls_for_ever
+from splatgate.diagnose.shapes import moment
 
 #: Longest silence of a log that is no finding (seconds): COLMAP scenes of 500 photographs load in
 #: less, and a person on call gives up sooner.
@@ -231,6 +232,6 @@ def _no_words(bundle: Bundle, statements: Sequence[Statement]) -> Iterator[Findi
         "The job failed and does not say why: nobody wrote /opt/ml/output/failure.",
         "Write the cause, one line first, to /opt/ml/output/failure before the exit.",
         words,
-        "points",
+        "mute",
         "K27",
     )

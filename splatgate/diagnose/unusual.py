@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from splatgate.diagnose.bundle import Bundle, SeenJob, moment
+from splatgate.diagnose.bundle import Bundle, SeenJob
+from splatgate.diagnose.shapes import moment
 
 #: A phase that takes so many times longer, or shorter, is told.
 RATIO = 2.0

@@ -10,12 +10,14 @@ Nothing is lost, and no later look at a released image takes the place of its re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from splatgate.evidence import BadInput, from_json, write_bytes
+from splatgate.signoff import attest
 from splatgate.signoff.document import Signoff
 
 #: Files of a sign-off, by their endings.
@@ -139,6 +141,25 @@ class Store:
     def file(self, digest: str, ending: str) -> bytes | None:
         """A file of a digest: ``json``, ``intoto.json`` or ``html``."""
         return self.place.read(f"{self.key(digest)}.{ending}")
+
+    def verified(self, digest: str, public: attest.Public) -> dict[str, Any]:
+        """The signed statement of a digest's sign-off.
+
+        Raises:
+            BadInput: there is no signed sign-off.
+            BadSignature: ``public`` did not sign it, or it is about something else.
+        """
+        envelope, document = (self.file(digest, ending) for ending in ("intoto.json", "json"))
+        if envelope is None or document is None:
+            raise BadInput(f"{digest}: no signed sign-off in {self.where}; give --store")
+        statement = attest.verify(envelope, public)
+        subjects = {s["digest"].get("sha256") for s in statement["subject"]}
+        rests_on = {d["digest"]["sha256"] for d in statement["predicate"]["configuration"]}
+        if digest.removeprefix("sha256:") not in subjects:
+            raise attest.BadSignature(f"the statement is about {subjects}")
+        if hashlib.sha256(document).hexdigest() not in rests_on:
+            raise attest.BadSignature("the sign-off beside it is not the one signed")
+        return statement
 
     def put(self, digest: str, signoff: Signoff, files: dict[str, bytes]) -> None:
         """Keep the files of a sign-off by their endings."""

@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from splatgate.container import registry
 from splatgate.container.distribution import OCI, SCHEMA2
+from splatgate.diagnose import emergency
 from splatgate.evidence import BadInput, Header, Image, read, write
 from splatgate.record import Record, State
 from splatgate.signoff import attest, cli
@@ -93,6 +94,10 @@ def test_a_conformant_image_is_released_signed_and_verified(there, judge, rules,
     public = ("--key", str(key), "--store", str(store))
     assert cli.verify([manifest["digest"], *public]) == 0
     assert name in capsys.readouterr().err
+    known = attest.Public.of(attest.private_key(key).public_key())
+    said = []
+    (good,) = emergency.of_signoffs(Store(str(store)), known, said.append)
+    assert (good.digest, good.by, said) == (manifest["digest"], "sign-off", [])
     envelope = Store(str(store)).file(manifest["digest"], "intoto.json")
     _, statement = independent(envelope, attest.private_key(key))
     assert statement.subject[0].digest["sha256"] == manifest["digest"].removeprefix("sha256:")
@@ -100,6 +105,8 @@ def test_a_conformant_image_is_released_signed_and_verified(there, judge, rules,
     signoff.write_bytes(signoff.read_bytes().replace(b"conformant", b"perfect"))
     assert cli.verify([manifest["digest"], *public]) == 1
     assert "not the one signed" in capsys.readouterr().err
+    assert emergency.of_signoffs(Store(str(store)), known, said.append) == []
+    assert "not the one signed" in said[0]
 
 
 def test_no_later_look_takes_the_place_of_a_release(there, judge, rules, tmp_path, capsys):
