@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "splatgate-trainer/metrics/1"
 #: What training noted that ``metrics.json`` tells; null where it did not come about.
-_NOTED = (
-    "loss_first",
-    "loss_last",
-    "curve",
-    "projected_seconds",
-    "resumed_from",
-    "cap",
-    "best_step",
-)
+_NOTED = ("loss_first", "loss_last", "projected_seconds", "resumed_from", "cap", "curve")
 
 
 class Job:
@@ -226,6 +218,8 @@ class Job:
             "versions": host.versions(),
             **{name: outcome.notes.get(name) for name in _NOTED},
         }
+        if outcome.ended_by == "plateau":
+            result["best_step"] = outcome.notes["best_step"]
         log.event(
             phase="result",
             status=result["status"],
