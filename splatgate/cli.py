@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from splatgate import options
 from splatgate.checklist import LANES
 from splatgate.container import cuda
 from splatgate.container.engine import EngineError
@@ -86,81 +87,49 @@ def judge(argv: Sequence[str]) -> int:
         description="Look at an image and judge it line by line, or judge again what was recorded. "
         "Exit status: 0 nothing failed, 1 a required item failed, 3 could not judge.",
     )
-    door = parser.add_mutually_exclusive_group()
-    door.add_argument("--image", metavar="REF", help="default: the image that `make image` built")
-    door.add_argument("--evidence", metavar="DIR", help="judge this recorded evidence")
-    parser.add_argument(
-        "--pushed", metavar="REF", help="where in a registry a local image was pushed to"
-    )
-    parser.add_argument("--subject", metavar="FILE", help="subject profile, if the image has none")
-    parser.add_argument(
-        "--instance-type",
-        action="append",
-        default=[],
-        metavar="TYPE",
-        help="instance type that the image is meant for; repeatable (default: the request's)",
-    )
-    parser.add_argument("--build-log", metavar="FILE", help="log of the build that made the image")
-    parser.add_argument("--dockerfile", metavar="FILE", help="Dockerfile of the image")
-    parser.add_argument("--lock", metavar="FILE", help="pip's lock that the image was made from")
-    parser.add_argument("--scene", metavar="DIR", help="COLMAP scene for the training jobs")
-    parser.add_argument("--request", metavar="FILE", help="CreateTrainingJob request to start from")
-    parser.add_argument(
-        "--source", metavar="DIR", help="the trainer's sources, for the gpu lane without an image"
-    )
-    parser.add_argument(
-        "--pipeline", metavar="FILE", help="state machine (default: the reference one)"
-    )
-    parser.add_argument("--pipeline-input", metavar="F", help="what its starter sends")
+    options.add(parser.add_argument)
     parser.add_argument("--lane", action="append", choices=LANES[:3], help="only this lane")
-    parser.add_argument("--quick", action="store_true", help="static and start-up checks only")
-    parser.add_argument("--baseline", metavar="RECORD", help="record.json of a known good run")
-    parser.add_argument("--out", metavar="DIR", default="build", help="default: build")
     parser.add_argument("-n", "--workers", metavar="N", default="0", help="xdist workers")
     parser.add_argument("--json", action="store_true", help="the run record on standard output")
-    options = parser.parse_args(argv)
+    asked = parser.parse_args(argv)
 
-    if options.pushed and not parse(options.pushed).host:
-        raise BadInput(f"--pushed {options.pushed}: names no registry; give HOST/NAME:TAG")
-    for name in options.instance_type:
+    if asked.image and asked.evidence:
+        raise BadInput("--image or --evidence: what is recorded is of one image; give one of them")
+    if asked.pushed and not parse(asked.pushed).host:
+        raise BadInput(f"--pushed {asked.pushed}: names no registry; give HOST/NAME:TAG")
+    for name in asked.instance_type:
         cuda.target(name)
     for name in GIVEN.values():
-        path = getattr(options, name[2:].replace("-", "_"))
+        path = getattr(asked, name[2:].replace("-", "_"))
         if path is not None and not Path(path).is_file():
             raise BadInput(f"{name} {path}: no such file")
-    out = Path(options.out).resolve()
+    out = Path(asked.out).resolve()
     record = out / "record.json"
-    if options.baseline:
-        read(Path(options.baseline), Record)
-        if Path(options.baseline).resolve() == record:
+    if asked.baseline:
+        read(Path(asked.baseline), Record)
+        if Path(asked.baseline).resolve() == record:
             raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
     process = False
-    if options.evidence:
-        if not (Path(options.evidence) / "evidence.json").exists():
-            raise BadInput(f"{options.evidence}: no evidence.json in it; give a folder of evidence")
-        read(Path(options.evidence) / "evidence.json", Header)
-    elif options.lane == ["gpu"] and options.image is None and not engine_answers():
+    if asked.evidence:
+        if not (Path(asked.evidence) / "evidence.json").exists():
+            raise BadInput(f"{asked.evidence}: no evidence.json in it; give a folder of evidence")
+        read(Path(asked.evidence) / "evidence.json", Header)
+    elif asked.lane == ["gpu"] and asked.image is None and not engine_answers():
         process = True
     else:
-        preflight(options.image or built_image(), Path(options.scene or DEFAULT_SCENE))
+        preflight(asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE))
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-n", options.workers, f"--junitxml={out / 'junit.xml'}", f"--out={out}"]
-    named = ("image", "pushed", "evidence", "scene", "request", "baseline", "source")
-    for name in (*named, "pipeline", "pipeline-input", *(n[2:] for n in GIVEN.values())):
-        if (value := getattr(options, name.replace("-", "_"))) is not None:
-            is_path = name not in ("image", "pushed")
-            command.append(f"--{name}={Path(value).resolve() if is_path else value}")
-    command += [f"--instance-type={name}" for name in options.instance_type]
-    command += ["--quick"] if options.quick else []
+    command += ["-n", asked.workers, f"--junitxml={out / 'junit.xml'}"]
+    command += options.passed_on(asked)
     command += ["--process"] if process else []
-    command += [str(ROOT / "tests" / lane) for lane in options.lane or LANES[:3]]
-    run_pytest(command, quiet=options.json)
+    command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
+    run_pytest(command, quiet=asked.json)
     if not record.exists():
         raise BadInput("the run left no record; see what pytest said above")
     result = from_json(record.read_bytes(), Record, str(record))
-    if options.json:
+    if asked.json:
         sys.stdout.write(to_json(result).decode())
     return exit_status(result)
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from splatgate import baseline, session, summary, verdict
+from splatgate import baseline, options, session, summary, verdict
 from splatgate import checklist as checklists
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
@@ -35,30 +35,7 @@ NO_VERDICT = (Blocked, CannotLook, NotVerified, NotRecorded)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Say what is judged, and through which door."""
     group = parser.getgroup("splatgate", "the image under judgement")
-    group.addoption("--image", metavar="REF", help="image to look at (default: the one built here)")
-    group.addoption("--pushed", metavar="REF", help="where in a registry the image was pushed to")
-    group.addoption(
-        "--evidence", metavar="DIR", help="judge this recorded evidence, look at nothing"
-    )
-    group.addoption("--subject", metavar="FILE", help="subject profile, when the image holds none")
-    group.addoption(
-        "--instance-type",
-        action="append",
-        default=[],
-        metavar="TYPE",
-        help="instance type that the image is meant for; repeatable (default: the request's)",
-    )
-    group.addoption("--build-log", metavar="FILE", help="log of the build that made the image")
-    group.addoption("--dockerfile", metavar="FILE", help="Dockerfile that the image was made from")
-    group.addoption("--lock", metavar="FILE", help="pip's lock that the image was made from")
-    group.addoption("--scene", metavar="DIR", help="scene of the jobs (default: the drone scene)")
-    group.addoption("--request", metavar="FILE", help="CreateTrainingJob request to start from")
-    group.addoption("--source", metavar="DIR", help="the trainer's sources, with --process")
-    group.addoption("--pipeline", metavar="FILE", help="state machine (default: the reference)")
-    group.addoption("--pipeline-input", metavar="F", help="what its starter sends")
-    group.addoption("--baseline", metavar="RECORD", help="record of a known good run")
-    group.addoption("--quick", action="store_true", help="static and start-up checks, no training")
-    group.addoption("--out", metavar="DIR", default="build", help="where record and evidence go")
+    options.add(group.addoption)
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")
     group.addoption("--live", action="store_true", help="also look at a real AWS account")
 

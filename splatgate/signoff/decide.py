@@ -38,6 +38,12 @@ COMMANDS = {
 }
 
 
+def _command(lane: str, origin: str, ref: str) -> str:
+    """How what a lane lacks would be seen; a registry is asked only when it is named."""
+    asked = " --pushed HOST/NAME:TAG" if origin == Origin.REGISTRY and "@" not in ref else ""
+    return COMMANDS[lane].format(ref=ref) + asked
+
+
 def merge(records: Iterable[Taken], catalogue: Iterable[Check]) -> tuple[Check, ...]:
     """One answer to each check. What the catalogue lists and no record ran is not verified."""
     found: dict[tuple[str, bool], Check] = {}
@@ -105,16 +111,18 @@ def missing(
             if line.lanes[lane] in (State.HELD, State.FAILED):
                 continue
             mine = [c for c in line.checks if c.lane == lane and c.state != State.PASSED]
+            origin = ""
             if f"{line.id}/{lane}" in checklist.open:
                 reason = "no check yet"
             elif mine:
                 first = next((c for c in mine if c.state == State.BLOCKED), mine[0])
                 by = (first.blocked_by or "").rpartition("::")[2]
                 reason = f"blocked by {by}" if by else first.reason.partition("\n")[0] or "not run"
+                origin = first.origin
             else:
                 reason = "supporting evidence only" if line.checks else "not run"
             where = f"  # on {' or '.join(gpus)}" if lane == "gpu" and gpus else ""
-            gaps.append(Missing(line.id, lane, reason, COMMANDS[lane].format(ref=ref) + where))
+            gaps.append(Missing(line.id, lane, reason, _command(lane, origin, ref) + where))
     return gaps
 
 
@@ -240,7 +248,7 @@ def never(
             only = "the trainer's source tree ran there, outside the image"
             why = only if origin in beside else "no record of any machine has this origin"
             if lane in lanes:
-                found.append(Unseen(what, why, COMMANDS[lane].format(ref=ref)))
+                found.append(Unseen(what, why, _command(lane, origin, ref)))
             else:
                 found.append(Unseen(what, "no check looks there yet", ""))
     return found

@@ -47,7 +47,11 @@ def quality(signoff: Signoff, media: Media) -> str:
     heads = "<div class=heads><span>photograph</span><span>rendering</span><span>error</span></div>"
     views = f'<div class="views">{heads}{"".join(made)}</div>' if made else ""
     turn = '<button type="button" id="turn">Turn the splats under the mouse</button>'
-    viewer = f'<div class="viewer">{turn}</div>' if media.viewer else ""
+    # The viewer opens as the best view was seen.
+    scores = {name: known.psnr for name, known in reported.items()}
+    best = max(media.views, key=lambda view: scores.get(view.name, 0), default=None)
+    poster = f'<img src="{best.render}" alt="rendering of {text(best.name)}">' if best else ""
+    viewer = f'<div class="viewer">{poster}{turn}</div>' if media.viewer else ""
     note = f'<p class="lead">{text(media.note)}</p>' if media.note else ""
     lead = "Photographs that training never saw, and the model in the suite's own renderer."
     return section("What it makes", viewer + views + note, lead if views else "", "quality")

@@ -39,13 +39,15 @@ document.getElementById("turn")?.addEventListener("click", async (event) => {
         Object.defineProperty(window, "localStorage", { value: none });
       }
       const base = (from) => /^blob:/.test(String(from)) ? "https://splats.invalid/" : from;
-      window.URL = class extends URL { constructor(url, from) { super(url, base(from)); } };
+      // Its own turning stays off: it leaves at once for sides that no photograph shows.
+      const still = (url) => String(url) === location.href ? url + "?noanim" : url;
+      window.URL = class extends URL { constructor(url, from) { super(still(url), base(from)); } };
     <\/script>`;
     const page = (await new Response(stream).text()).replace("<head>", "<head>" + shim);
     const frame = document.createElement("iframe");
     frame.title = "the splats, turning under the mouse";
     frame.src = URL.createObjectURL(new Blob([page], { type: "text/html" }));
-    button.replaceWith(frame);
+    button.parentElement.replaceChildren(frame);
     frame.focus();
   } catch (error) {
     button.textContent = "this browser cannot show them: " + error.message;
