@@ -3,12 +3,15 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
 import boto3
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moto import mock_aws
 
-from splatgate.evidence import BadInput, Pipeline
+from splatgate.evidence import Answer, BadInput, Pipeline, Served
 from splatgate.pipeline import contracts, roles, source
 from splatgate.pipeline.cli import main
 from splatgate.pipeline.definition import call_of, parse
@@ -18,6 +21,12 @@ from splatgate.scene.judge import judge_scene
 
 MACHINES = ROOT / "tests" / "machines"
 REFERENCE = source.beside(source.REFERENCE)
+#: Sound machines as other people write them: `cdk` is a template, with approval by task token and a
+#: nested execution; the others poll, catch in each branch, or map over a file in S3.
+STYLES = {
+    name: source.load(MACHINES / f"{name}.json", MACHINES / f"{name}.input.json")
+    for name in ("cdk", "poll-status", "parallel-branches", "distributed-map")
+}
 POLLED = source.load(MACHINES / "poll-loops.json", MACHINES / "poll-loops.input.json")
 
 
@@ -36,6 +45,37 @@ def musts(pipeline: Pipeline) -> set[tuple[str, str]]:
     return {(f.rule, f.state) for f in judge(pipeline).findings if f.level == "must"}
 
 
+#: What stands in definitions where it should not.
+WORDS = (
+    *(
+        "",
+        "$",
+        "$.a",
+        "$$.x",
+        "$[",
+        "$[?(@.a)]",
+        "a\nb",
+        "Completed",
+        "States.ALL",
+        "JSONata",
+        "${X}",
+    ),
+    *("States.Format('{}')", "States.ArrayRange(1,999999999,1)", "States.ArrayPartition($,0)"),
+    *(
+        "Train",
+        "Next",
+        "Type",
+        "Catch",
+        "Retry",
+        "Parameters",
+        "ResultPath",
+        "ItemProcessor",
+        "A.$",
+    ),
+    *("arn:aws:states:::sagemaker:createTrainingJob.sync", "Assign", "Branches", "JSONata"),
+)
+
+
 @pytest.mark.parametrize(
     "pipeline",
     [
@@ -46,8 +86,14 @@ def musts(pipeline: Pipeline) -> set[tuple[str, str]]:
         source.load(MACHINES / "map-and-approval.json", MACHINES / "map-and-approval.input.json"),
         source.load(MACHINES / "map-and-approval.json"),
         source.load(MACHINES / "jsonata.json"),
+        *STYLES.values(),
+        *(replace(style, input=None) for style in STYLES.values()),
     ],
-    ids=["reference", "polled", "polled-no-input", "no-input", "map", "map-no-input", "jsonata"],
+    ids=[
+        *("reference", "polled", "polled-no-input", "no-input", "map", "map-no-input", "jsonata"),
+        *STYLES,
+        *(f"{name}-no-input" for name in STYLES),
+    ],
 )
 def test_a_sound_machine_is_clean(pipeline):
     assert judge(pipeline).findings == ()
@@ -148,6 +194,67 @@ def test_bad_text_is_a_finding(tmp_path, text, capsys):
     assert main([str(path), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["findings"][0]["rule"] == "json"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"States": {"A": {"TimeoutSeconds": ${seconds}}}}', "render the template first"),
+        ('{"Resources": {}}', "a template of 0 state machines"),
+    ],
+)
+def test_a_template_that_holds_none_says_so(text, said):
+    document, problems = parse(text)
+    assert not document
+    assert said in problems[0]
+
+
+def test_a_deployments_image_is_not_verified_by_name():
+    gaps = {(g.state, g.reason) for g in judge(STYLES["cdk"]).unknown("image")}
+    assert gaps == {("Train", "which image it runs, only its deployment knows")}
+
+
+@pytest.mark.parametrize(("there", "rules"), [(True, set()), (False, {"image"})])
+def test_registries_are_asked_for_the_images(there, rules):
+    def ask(image):
+        return Answer(image, Served(image, "sha256:1", "m", None) if there else None)
+
+    found = judge(REFERENCE, ask=ask)
+    assert {f.rule for f in found.findings} == rules
+    assert not found.unknown("image-there")
+    assert judge(REFERENCE).unknown("image-there")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(WORDS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value, path=()):
+    """Paths of everything in a document."""
+    yield path
+    members = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list) else members:
+        yield from places(inner, (*path, key))
+
+
+@given(st.data())
+def test_any_document_is_judged_in_lines(data):
+    """Whatever stands in a definition or an input: findings, each of one line, and no exception."""
+    sound = data.draw(st.sampled_from([REFERENCE, POLLED, *STYLES.values()]))
+    parts = {"definition": copy.deepcopy(sound.definition), "input": copy.deepcopy(sound.input)}
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from([p for p in places(parts) if len(p) > 1]))
+        inner = parts
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = data.draw(JSON)
+    verdict = judge(Pipeline("any", problems=(), **parts))
+    assert all("\n" not in f.reason for f in verdict.findings)
 
 
 def test_a_missing_file_is_one_line(tmp_path):

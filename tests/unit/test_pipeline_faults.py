@@ -2,8 +2,10 @@
 
 import pytest
 
-from .test_pipeline import POLLED, REFERENCE, edited, musts, request
+from .test_pipeline import POLLED, REFERENCE, STYLES, edited, musts, request
 
+#: What a Pass hands on in every execution.
+CONSTANT = {"id": "scene", "prefix": "s3://splatgate-123456789012/runs/scene"}
 #: A retrier of everything.
 ANY = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 2}
 
@@ -274,6 +276,34 @@ FAULTS = {
         REFERENCE,
         lambda s, p: s.update(Lost={"Type": "Pass", "Next": "Done"}),
         ("asl", "Lost"),
+    ),
+    "K38 a constant handed through a Pass": (
+        REFERENCE,
+        lambda s, p: put(s["NameRun"].pop("Parameters") and s, "NameRun", Result=CONSTANT),
+        ("name-unique", "Train"),
+    ),
+    "K41 Stopping is taken for the end": (
+        STYLES["poll-status"],
+        lambda s, p: (
+            s["Ended?"]["Choices"][0].update(Or=s["Ended?"]["Choices"][0]["Or"][:1] * 2),
+            put(s, "Ended?", Default="Keep"),
+        )[:0],
+        ("failure-ends-in-fail", "Start"),
+    ),
+    "K41 a branch's failure that nobody asks about": (
+        STYLES["parallel-branches"],
+        lambda s, p: s["All?"]["Choices"][0]["And"].pop() and None,
+        ("failure-ends-in-fail", "Train right"),
+    ),
+    "a token that nobody is given": (
+        STYLES["cdk"],
+        lambda s, p: s["Approve"]["Parameters"]["MessageBody"].pop("token.$") and None,
+        ("asl", "Approve"),
+    ),
+    "a heartbeat longer than the limit": (
+        STYLES["cdk"],
+        lambda s, p: put(s, "Approve", HeartbeatSeconds=90000),
+        ("asl", "Approve"),
     ),
     "a circle": (
         REFERENCE,
