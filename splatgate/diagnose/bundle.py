@@ -115,6 +115,7 @@ class Bundle:
     artefacts: list[tuple[str, int]] | None = None
     #: Jobs that the training host ran: their records' names, and facts that AWS does not tell.
     records: list[str] = field(default_factory=list)
+    image_id: str | None = None
     oom: bool | None = None
     exit: int | None = None
     #: What could not be fetched, and what would allow it.
@@ -387,6 +388,7 @@ def _host_record(bundle: Bundle, name: str, value: dict[str, Any]) -> None:
     }
     bundle.jobs.append(SeenJob(raw["TrainingJobName"], "Training", name, raw))
     bundle.records.append(name)
+    bundle.image_id = value.get("image_id")
     bundle.oom, bundle.exit = value.get("oom"), value.get("exit")
     bundle.artefacts = [(m["path"], int(m["bytes"])) for m in value.get("members") or ()]
     for number, line in enumerate(value["log"], 1):
