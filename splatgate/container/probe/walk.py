@@ -9,7 +9,7 @@ import stat
 import time
 
 #: The walk over all files ends after this long (seconds); the answer says when it was cut short.
-WALK = 6.0
+WALK = 60.0
 #: No list of paths in the answer is longer.
 MOST = 200
 #: What package managers keep, by the end of the folder's path.
