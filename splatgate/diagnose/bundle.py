@@ -11,10 +11,7 @@ What can be quoted is flattened into ``Statement``\\ s, in the order in which it
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,8 +22,6 @@ from splatgate.diagnose.shapes import moment, parsed
 from splatgate.evidence import BadInput
 from splatgate.sagemaker.result import REASON_LIMIT
 
-#: Files of a bundle larger than this are read up to it (bytes): a log has no bound.
-MOST = 256 * 1024 * 1024
 #: The folder of a bundle that holds the last good job, a bundle of its own.
 GOOD = "last-good"
 #: Files that the training host puts beside the record of a job.
@@ -115,6 +110,7 @@ class Bundle:
     artefacts: list[tuple[str, int]] | None = None
     #: Jobs that the training host ran: their records' names, and facts that AWS does not tell.
     records: list[str] = field(default_factory=list)
+    image_id: str | None = None
     oom: bool | None = None
     exit: int | None = None
     #: What could not be fetched, and what would allow it.
@@ -212,7 +208,7 @@ def load(path: Path) -> Bundle:
     """
     bundle = Bundle()
     count = 0
-    for name, data in _files(path):
+    for name, data in shapes.files(path):
         if f"/{name}".rpartition("/")[0].endswith(f"/{GOOD}"):
             continue
         count += 1
@@ -250,32 +246,6 @@ def _stages(bundle: Bundle) -> None:
         else Statement(s.kind, s.source, s.text, s.at, stages[s.source.partition(":")[0]])
         for s in bundle.log
     ]
-
-
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    if not path.exists():
-        raise BadInput(f"{path}: no such bundle")
-    try:
-        if path.is_dir():
-            for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                with file.open("rb") as stream:
-                    yield str(PurePosixPath(file.relative_to(path))), stream.read(MOST)
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir():
-                        with archive.open(info) as member:
-                            yield info.filename, member.read(MOST)
-        elif tarfile.is_tarfile(path):
-            with tarfile.open(path) as tar:
-                for entry in tar:
-                    handle = tar.extractfile(entry) if entry.isfile() else None
-                    if handle is not None:
-                        yield entry.name, handle.read(MOST)
-        else:
-            yield path.name, path.read_bytes()[:MOST]
-    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: {error}; send the bundle again") from None
 
 
 def _take(bundle: Bundle, name: str, data: bytes) -> bool:
@@ -387,6 +357,7 @@ def _host_record(bundle: Bundle, name: str, value: dict[str, Any]) -> None:
     }
     bundle.jobs.append(SeenJob(raw["TrainingJobName"], "Training", name, raw))
     bundle.records.append(name)
+    bundle.image_id = value.get("image_id")
     bundle.oom, bundle.exit = value.get("oom"), value.get("exit")
     bundle.artefacts = [(m["path"], int(m["bytes"])) for m in value.get("members") or ()]
     for number, line in enumerate(value["log"], 1):
@@ -423,20 +394,6 @@ def _cloudwatch(name: str, events: list[dict[str, Any]]) -> Iterator[Statement]:
             yield Statement("log", source, line, at, stream.partition("/")[0])
 
 
-#: `aws logs tail`: time, stream, message; `--output text`: EVENTS, ingestion, message, time; an
-#: engine's log with times.
-_TAIL = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)\s+(?:(\S+/algo-\S+)\s+)?(.*)")
-_EVENTS = re.compile(r"EVENTS\t(\d+)\t(.*?)\t(\d{12,})$")
-
-
 def _text_log(name: str, text: str) -> Iterator[Statement]:
-    for number, line in enumerate(io.StringIO(text), 1):
-        line = line.rstrip("\n")
-        at, stage = None, ""
-        if found := _EVENTS.match(line):
-            line, at = found[2], moment(int(found[3]))
-        elif found := _TAIL.match(line):
-            at, line = moment(found[1]), found[3]
-            stage = (found[2] or "").partition("/")[0]
-        if line.strip():
-            yield Statement("log", f"{name}:{number}", line, at, stage)
+    for number, at, stream, line in shapes.lines(text):
+        yield Statement("log", f"{name}:{number}", line, at, stream.partition("/")[0])

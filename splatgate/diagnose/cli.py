@@ -15,7 +15,7 @@ from splatgate.diagnose import collect, emergency, unusual
 from splatgate.diagnose.bundle import GOOD, Bundle, load
 from splatgate.diagnose.checks import of_definition
 from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
-from splatgate.diagnose.note import NOTE, note, reproduction
+from splatgate.diagnose.note import NOTE, note, reproduction, shown
 from splatgate.evidence import BadInput, to_json, write_bytes
 from splatgate.run import ROOT
 from splatgate.signoff.attest import public_key
@@ -239,5 +239,5 @@ def summary(diagnosis: Diagnosis, report: Report) -> str:
         lines += ["", "Unusual against the last good job:", *(f"   {u}" for u in report.unusual)]
     if report.reproduce:
         lines += ["", "See it again here:", f"   {report.reproduce}"]
-    lines += ["", f"note: {report.note}", ""]
+    lines += ["", f"note: {shown(Path(report.note))}", ""]
     return "\n".join(lines)

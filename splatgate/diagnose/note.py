@@ -20,7 +20,8 @@ NOTE, REQUEST = "incident.md", "request.json"
 def reproduction(bundle: Bundle, folder: Path, image: str | None, scene: str | None) -> str | None:
     """Write the failed job's request, and return the command that runs it here; None without one.
 
-    ``image`` stands in for one that cannot be pulled, ``scene`` for the channel's data.
+    ``image`` stands in for one that cannot be pulled, ``scene`` for the channel's data. A job that
+    the training host ran names the very image.
     """
     job = bundle.training
     if job is None or "AlgorithmSpecification" not in job.raw:
@@ -28,10 +29,17 @@ def reproduction(bundle: Bundle, folder: Path, image: str | None, scene: str | N
     request = {key: value for key, value in job.raw.items() if key in MEMBERS}
     path = folder / REQUEST
     write_bytes(path, json.dumps(request, indent=1, default=str).encode() + b"\n")
-    words = ["python", "-m", "splatgate", "job", "--request", str(path)]
-    words += ["--image", image or str(job.raw["AlgorithmSpecification"].get("TrainingImage", ""))]
+    words = ["python", "-m", "splatgate", "job", "--request", shown(path)]
+    named = str(job.raw["AlgorithmSpecification"].get("TrainingImage", ""))
+    words += ["--image", image or bundle.image_id or named]
     words += ["--scene", scene or "tests/scenes/brighton_beach"]
     return shlex.join(words)
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: from here, where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def timeline(bundle: Bundle) -> list[tuple[float, str]]:

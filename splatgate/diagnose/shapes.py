@@ -11,10 +11,17 @@ import csv
 import io
 import json
 import re
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from splatgate.evidence import BadInput
+
+#: Files of a bundle larger than this are read up to it (bytes): a log has no bound.
+MOST = 256 * 1024 * 1024
 #: Members of a described job that are read where its notation is not JSON.
 _MEMBERS = (
     "TrainingJobName|TrainingJobStatus|ProcessingJobName|ProcessingJobStatus|SecondaryStatus|"
@@ -28,6 +35,43 @@ _MEMBER = re.compile(
 _PART = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|''|\\.)*)'")
 #: How a described job begins in any of these notations, and no log does.
 _STRUCTURE = re.compile(r"\s*(?:[{\[|+]|-{8}|\w+:\s)")
+
+
+#: `aws logs tail`: time, stream, message; `--output text`: EVENTS, ingestion, message, time; an
+#: engine's log with times.
+_TAIL = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)\s+(?:(\S+/algo-\S+)\s+)?(.*)")
+_EVENTS = re.compile(r"EVENTS\t(\d+)\t(.*?)\t(\d{12,})$")
+
+
+def files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file of a folder, an archive or of one file.
+
+    Raises:
+        BadInput: there is none, or it cannot be read.
+    """
+    if not path.exists():
+        raise BadInput(f"{path}: no such bundle")
+    try:
+        if path.is_dir():
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):
+                with file.open("rb") as stream:
+                    yield str(PurePosixPath(file.relative_to(path))), stream.read(MOST)
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    if not info.is_dir():
+                        with archive.open(info) as member:
+                            yield info.filename, member.read(MOST)
+        elif tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar:
+                for entry in tar:
+                    handle = tar.extractfile(entry) if entry.isfile() else None
+                    if handle is not None:
+                        yield entry.name, handle.read(MOST)
+        else:
+            yield path.name, path.read_bytes()[:MOST]
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path}: {error}; send the bundle again") from None
 
 
 def decoded(data: bytes) -> str | None:
@@ -109,6 +153,18 @@ def fields(results: list[Any]) -> Iterator[tuple[str, str]]:
         }
         if "message" in pairs:
             yield pairs.get("timestamp", ""), pairs["message"]
+
+
+def lines(text: str) -> Iterator[tuple[int, float | None, str, str]]:
+    """Number, time, stream and words of each line of a log that is not empty."""
+    for number, line in enumerate(io.StringIO(text), 1):
+        at, stream, line = None, "", line.rstrip("\n")
+        if found := _EVENTS.match(line):
+            line, at = found[2], moment(int(found[3]))
+        elif found := _TAIL.match(line):
+            at, stream, line = moment(found[1]), found[2] or "", found[3]
+        if line.strip():
+            yield number, at, stream, line
 
 
 def moment(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 moto proves our requests.
 """
 
+import hashlib
 import json
 import time
 import tracemalloc
@@ -10,6 +11,7 @@ import tracemalloc
 import boto3
 import botocore.exceptions
 import pytest
+import requests
 from moto import mock_aws
 
 from splatgate.diagnose import collect
@@ -146,6 +148,49 @@ def test_a_missing_permission_is_named_and_ends_nothing(aws, tmp_path):
     bundle = load(tmp_path)
     assert len(bundle.missing) == len(collector.missing)
     assert explain(bundle).ranked[0].item == "build.pushed"
+
+
+class Registry:
+    """An ECR that serves one image, which moto's cannot: a URL for its config."""
+
+    def __init__(self, config):
+        self.digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+
+    def describe_images(self, **asked):
+        return {"imageDetails": [{"imagePushedAt": "2024-12-03T10:00:00+00:00", **asked}]}
+
+    def batch_get_image(self, **asked):
+        return {"images": [{"imageManifest": json.dumps({"config": {"digest": self.digest}})}]}
+
+    def describe_image_scan_findings(self, **asked):
+        return {"imageScanFindings": {"findingSeverityCounts": {"HIGH": 1}}}
+
+    def get_download_url_for_layer(self, **asked):
+        assert asked["layerDigest"] == self.digest
+        return {"downloadUrl": "https://layers.example/config?X-Amz-Signature=secret"}
+
+
+@pytest.mark.parametrize("served", ["it", "another"])
+def test_the_images_config_is_collected_if_it_is_the_one_named(aws, tmp_path, monkeypatch, served):
+    config = json.dumps(
+        {"rootfs": {"type": "layers"}, "architecture": "arm64", "config": {}}
+    ).encode()
+    answer = requests.Response()
+    answer.status_code = 200
+    answer._content = config if served == "it" else b"{}"
+    monkeypatch.setattr(requests, "get", lambda url, timeout: answer)
+    create_job(TABLE["K40"])
+    registry = Registry(config)
+    collector, _ = gather(tmp_path, factory=lambda s: registry if s == "ecr" else client(s))
+    bundle = load(tmp_path)
+    assert bundle.image_details
+    assert (tmp_path / "scan-findings.json").exists()
+    if served == "it":
+        assert bundle.config["architecture"] == "arm64"
+    else:
+        assert bundle.config is None
+        assert "image config" in [m["what"] for m in collector.missing]
+    assert "secret" not in "".join(p.read_text() for p in tmp_path.rglob("*.json"))
 
 
 def test_nothing_readable_is_one_line(aws, tmp_path):

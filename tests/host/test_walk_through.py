@@ -1,0 +1,57 @@
+"""From a failed job to a green one, by the commands of docs/troubleshooting.md as written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from splatgate.run import ROOT
+
+GOOD = "splatgate/3dgs-trainer:dev"
+TAGS = ("trainer:fixed", "trainer:broken")
+
+
+def commands():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    block = text.partition("## Walk-through")[2].partition("```\n")[2].partition("```")[0]
+    for line in block.splitlines():
+        command, _, status = line.partition("  # exit ")
+        yield command, int(status or 0)
+
+
+@pytest.fixture
+def good(client):
+    import docker.errors
+
+    try:
+        client.images.get(GOOD)
+    except docker.errors.ImageNotFound:
+        pytest.skip(f"no image {GOOD}: make image")
+    yield
+    for tag in TAGS:
+        if client.images.list(tag):
+            client.images.remove(tag)
+
+
+def test_the_walk_through_of_the_docs_ends_as_it_says(good):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    said = []
+    for command, status in commands():
+        # bash, since a person types these; printf's \n is bash's.
+        ran = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == status, f"{command}\n{ran.stdout}{ran.stderr}"
+        said.append(ran.stderr)
+    first = [re.findall(r"^1\. (\S+):", text, re.M) for text in said]
+    assert first == [[], ["runtime.entry-point"], [], ["runtime.entry-point"], [], [], []]
+    assert "Nothing that is known went wrong here." in said[-1]
