@@ -29,6 +29,7 @@ smoke = { do = '["say step=1", "model", "checkpoint"]' }
 truth = { do = '["say step=1", "model"]' }
 brief = { do = '["model"]' }
 [outputs]
+model = "point_cloud.ply"
 checkpoints = true
 [log]
 progress = [{ name = "step", regex = "^step=([0-9]+)" }]
