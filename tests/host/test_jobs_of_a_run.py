@@ -29,6 +29,7 @@ smoke = { do = '["say step=1", "model", "checkpoint"]' }
 truth = { do = '["say step=1", "model"]' }
 brief = { do = '["model"]' }
 [outputs]
+model = "point_cloud.ply"
 checkpoints = true
 [log]
 progress = [{ name = "step", regex = "^step=([0-9]+)" }]
@@ -44,6 +45,9 @@ def kinds() -> set[str]:
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if called == "replace":
+                names = [k.value for k in node.keywords if k.arg == "name"]
+                found.update(n.value for n in names if isinstance(n, ast.Constant))
             if called not in ("JobSpec", "spec"):
                 continue
             name = node.args[called == "spec"]
