@@ -148,8 +148,8 @@ def _clients(options: argparse.Namespace) -> Callable[[str], Any]:
         session = boto3.Session(profile_name=options.profile, region_name=options.region)
         session.client("sagemaker", config=config)
     except botocore.exceptions.BotoCoreError as error:
-        what = options.target or "diagnose"
-        raise BadInput(f"{what}: no such bundle, and no way to AWS: {error}") from None
+        what = f"{options.target}: no such bundle, and " if options.target else ""
+        raise BadInput(f"{what}no way to AWS: {error}; --region and --profile name one") from None
     return functools.cache(lambda service: session.client(cast(Any, service), config=config))
 
 
