@@ -32,6 +32,8 @@ from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker.channels import tree_hash
 
 RECORDED = ROOT / "tests" / "evidence" / "good"
+#: What the request of a job fault sends: without a limit of the trainer's own, none can be judged.
+JOB_LIMIT = {"max_minutes": "30"}
 #: On every derived image: the process that made it, so that a later one may remove it.
 LABEL = "splatgate.faults"
 #: Seconds that a judge gets to sweep, when this process is interrupted.
@@ -180,7 +182,8 @@ class Bench:
 
                 work.mkdir(parents=True)
                 request = work / "request.json"
-                request.write_text(json.dumps(dict(smoke_request().raw), indent=1))
+                sent = smoke_request(hyperparameters=JOB_LIMIT).raw
+                request.write_text(json.dumps(dict(sent), indent=1))
                 spoil(fault, folder, request)
                 return self.judge(name, "--image", self.image, "--request", str(request), *options)
             raise BadInput(f"{folder}: kind {fault.kind} cannot be made yet")
