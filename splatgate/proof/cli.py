@@ -28,8 +28,8 @@ from splatgate.run import ROOT, built_image
 
 
 def main(argv: Sequence[str]) -> int:
-    """Verb ``faults``. Exit status 0: every fault caught, no control disturbed; 1 otherwise; 3
-    could not judge.
+    """Verb ``faults``. Exit status 0: every fault that this machine can judge is caught, no
+    control disturbed; 1 otherwise; 3 could not judge.
     """
     parser = argparse.ArgumentParser(
         prog="splatgate faults",
@@ -92,22 +92,26 @@ def main(argv: Sequence[str]) -> int:
         report = with_mutants(report, bench.good_evidence(), say)
     if options.json:
         sys.stdout.write(to_json(report).decode())
-    return _close(report)
+    return _close(report, {name for name, fault in chosen.items() if lacking(fault)})
 
 
-def _close(report: Report) -> int:
-    """Say how it ended, and give the exit status."""
-    ended = [o.status for o in report.faults] + [c.status for c in report.controls]
+def _close(report: Report, beyond: set[str]) -> int:
+    """Say how it ended, and give the exit status: 0 too where this machine lacks what a fault asks
+    (``beyond``), as a judge's *partial* is.
+    """
+    every: list[Outcome | ControlOutcome] = [*report.faults, *report.controls]
+    ended = [outcome.status for outcome in every]
     for name in report.redundant:
         say(f"redundant: no fault needs {name}")
     not_run = ended.count("not-run")
+    stuck = {outcome.name for outcome in every if outcome.status == "not-run"} - beyond
     say(
         f"faults: {ended.count('caught')} of {len(report.faults)} caught; "
         f"controls: {ended.count('undisturbed')} of {len(report.controls)} undisturbed; "
         f"{not_run} not run"
     )
     bad = {"missed", "disturbed"} & set(ended) or any(o.collateral for o in report.faults)
-    return 1 if bad else (3 if not_run else 0)
+    return 1 if bad else (3 if stuck else 0)
 
 
 def say(text: str) -> None:

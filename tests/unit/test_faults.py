@@ -10,7 +10,7 @@ import pytest
 from splatgate import verdict
 from splatgate.evidence import BadInput, Job, read
 from splatgate.outcomes import QUICK
-from splatgate.proof import bench, cases, catalogue, report
+from splatgate.proof import bench, cases, catalogue, cli, report
 from splatgate.proof.edit import Edit
 from splatgate.record import Check, Record, State
 from splatgate.run import DEFAULT_SCENE, ROOT
@@ -142,6 +142,17 @@ def test_redundant_is_what_the_good_image_passes_and_no_caught_fault_needs():
     assert report.redundant([GOOD], [caught]) == ("build.platform::test_x",)
     not_run = replace(caught, status="not-run", item="build.platform")
     assert report.redundant([GOOD], [caught, not_run]) == ()
+
+
+@pytest.mark.parametrize(
+    ("lacked", "status"), [({"f"}, 0), (set(), 3)], ids=["by-the-machine", "unmade"]
+)
+def test_what_the_machine_lacks_is_told_and_is_no_failure(lacked, status, capsys):
+    bad = record([check("runtime.cuda", State.FAILED, "no code")])
+    unrun = replace(report.weigh("f", FAULT, bad, GOOD), status="not-run")
+    found = report.Report(faults=(unrun,), controls=(), redundant=(), lists={}, excused={})
+    assert cli._close(found, lacked) == status
+    assert "1 not run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
