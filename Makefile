@@ -13,7 +13,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test-image: $(TOX) $(if $(IMAGE),,image)  ## build the trainer image, start and train it as SageMaker would, judge it
-	@$(RUN) suite -- judge $(if $(IMAGE),--image $(IMAGE)) $(ARGS)
+	@$(RUN) suite -- judge -n 2 $(if $(IMAGE),--image $(IMAGE)) $(ARGS)
 
 test: $(TOX)  ## the suite's own tests: no engine, no torch
 	@$(RUN) unit -- $(ARGS)
