@@ -87,6 +87,6 @@ class Library:
 
 
 @functools.cache
-def library() -> Library:
+def loaded() -> Library:
     """The kernels, loaded once."""
     return Library()

@@ -155,7 +155,7 @@ class FusedStep:
         self._own = rasteriser == "own"
         self.splats = PlanarSplats(values, moments)
         self._device = values["means"].device
-        self._kernels = kernels.library()
+        self._kernels = kernels.loaded()
         rates = learning_rates(config, scene_size)
         self._first: int | None = None
         self._cameras: dict[tuple[str, int, int], kernels.Camera] = {}

@@ -153,7 +153,7 @@ def require_backend(device: str) -> torch.device:
     if _C is None:
         raise TrainerError("E_CUDA", "gsplat has no compiled extension in this environment")
     try:
-        kernels.library()
+        kernels.loaded()
     except OSError as error:
         raise TrainerError("E_CUDA", f"the compiled step cannot be loaded: {error}") from error
     cuda = torch.device("cuda", 0)
