@@ -63,17 +63,18 @@ def known_part(value: Any, path: str = "") -> tuple[Any, list[str]]:
 
 
 def accepted(
-    started: dict[str, Started], variants: dict[str, dict[str, Started]]
+    started: dict[str, Started],
+    errors: dict[str, list[str]],
+    variants: dict[str, dict[str, Started]],
 ) -> Iterator[Finding]:
-    """Requests that the service refuses; of the variants, those that only then are refused."""
+    """Requests that the service refuses (``errors``); of the variants, those that only then are."""
     for name, start in started.items():
-        errors = refused(start)
-        for error in errors:
+        for error in errors[name]:
             yield Finding(name, "request", "must", error)
         for what, other in variants.items():
-            if name in other:
+            if name in other and other[name].job.request != start.job.request:
                 for error in refused(other[name]):
-                    if error not in errors:
+                    if error not in errors[name]:
                         yield Finding(name, "request", "should", f"{error} (when sent {what})")
         yield from _volume(name, start.job.request)
         yield from _needed(name, start.job.request)
@@ -261,7 +262,8 @@ def _plain(uri: str) -> str:
 
 def _fits(uri: str, written: dict[str, Job]) -> bool:
     """Whether a URI is what a stage writes: its prefix; of an archive also the folder it is in."""
-    if uri in {w for w, j in written.items() if not (j.archive and w != _archive(j))}:
+    writer = written.get(uri)
+    if writer and uri == (_archive(writer) or uri):
         return True
     return any(_archive(j) and uri == _archive(j).rpartition("/")[0] for j in written.values())
 
