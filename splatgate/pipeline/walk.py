@@ -28,7 +28,7 @@ from splatgate.pipeline.ways import Joins, Ways
 MAX_VISITS, MAX_ASKED = 40, 6
 #: How many states are entered before, of ways that only an execution can choose between, one alone
 #: goes on from where they meet.
-MOST_VISITS = 3000
+MOST_VISITS = 2000
 TOO_MANY = (
     f"its Choices leave more ways open than can be walked ({MOST_VISITS} states were entered)"
 )
