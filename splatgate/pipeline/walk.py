@@ -228,7 +228,8 @@ class Walk:
             if isinstance(body.get("ResultSelector"), dict):
                 result = render(body["ResultSelector"], result, scope)
             where = body.get("ResultPath", "$")
-            output = data if where is None else put(data, str(where), result)
+            # Into the raw input, whatever InputPath chose of it (Amazon States Language).
+            output = path.data if where is None else put(path.data, str(where), result)
             copied = state.type == "Pass" and result is data
             self.where = None if where is None or (copied and where == "$") else str(where)
         if not state.jsonata:
@@ -283,7 +284,7 @@ class Walk:
                 output = UNKNOWN if "Output" in catcher else told
             else:
                 where = catcher.get("ResultPath", "$")
-                output = data if where is None else put(data, str(where), told)
+                output = path.data if where is None else put(path.data, str(where), told)
                 self.where = None if where is None else str(where)
             return path.to(at=str(catcher.get("Next", "")), data=output)
         return End(path, error, cause)
@@ -326,7 +327,9 @@ class Walk:
             on = on.to(jobs=new)
 
         def back(of: Path) -> Path:
-            return of.to(visits=path.visits, seen=path.seen, variables=path.variables)
+            return of.to(
+                data=path.data, visits=path.visits, seen=path.seen, variables=path.variables
+            )
 
         # Items that were not walked end as the last that was.
         more = len(items) - len(given) if isinstance(items, list) else 0

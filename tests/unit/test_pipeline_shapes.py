@@ -143,3 +143,23 @@ def test_too_many_ways_are_not_verified():
     verdict = judge(Pipeline("optional", diamonds(30, job), input=SENT))
     assert [g.reason for g in verdict.unknown("failure-ends-in-fail") if "more ways" in g.reason]
     assert len(verdict.requests) == 30
+
+
+def test_a_result_goes_into_the_raw_input():
+    """InputPath narrows what a state works on, not what its result is put into."""
+    machine = row(1, call)
+    keep = {"Type": "Pass", "InputPath": "$.s0.n", "ResultPath": "$.tries", "Next": "Last"}
+    last = {"Type": "Pass", "InputPath": "$.run.id", "End": True}
+    machine["States"]["s0"]["Next"] = "Keep"
+    machine["States"] |= {"Keep": keep, "Last": last}
+    assert not walked(machine).findings
+
+
+def test_every_item_of_a_map_has_a_result():
+    machine = maps(2, 1)
+    machine["States"]["Each"] |= {"ResultPath": "$.all", "Next": "Fifth"}
+    machine["States"]["Fifth"] = {"Type": "Pass", "InputPath": "$.all[4]", "End": True}
+    items = {**SENT, "items": [1, 2, 3, 4, 5]}
+    assert not Walk(machine_of(machine), items, "n").findings
+    few = Walk(machine_of(machine), SENT, "n").findings
+    assert {(f.state, f.rule) for f in few} == {("Fifth", "reference")}
