@@ -168,13 +168,14 @@ def registered(
     started: dict[str, Started], ask: Callable[[str], Answer] | None
 ) -> Iterator[Finding | Gap]:
     """Images that their registry does not have (K40), and of which that is not known."""
-    unasked = []
+    unasked, unseen = [], []
     for name, start in started.items():
         image = image_of(start.job.request)
         if image is UNKNOWN and not start.state.jsonata:
             yield Gap(name, ("image",), "which image it runs, only its deployment knows")
         if not isinstance(image, str):
             continue
+        unseen.append(name)
         if ask is None:
             unasked.append(name)
         elif (answer := ask(image)).error:
@@ -182,9 +183,17 @@ def registered(
         elif answer.served is None:
             yield Finding(name, "image", "must", f"{image}: its registry has none; push it first")
     if unasked:
-        where = ", ".join(unasked[:3]) + (", …" if len(unasked) > 3 else "")
-        why = f"whether the images of {where} are there: no registry was asked (--registry)"
+        why = (
+            f"whether the images of {_some(unasked)} are there: no registry was asked (--registry)"
+        )
         yield Gap("", ("image-there",), why)
+    if unseen:
+        why = f"whether the images of {_some(unseen)} have the entry points that are called: "
+        yield Gap("", ("entry-point",), why + "no image is looked into here (judge --image)")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def names(started: dict[str, Started], others: dict[str, Started]) -> Iterator[Finding]:
