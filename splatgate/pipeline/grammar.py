@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from splatgate.pipeline.choice import NO_TEST
-from splatgate.pipeline.definition import Machine, State
+from splatgate.pipeline.definition import Machine, State, machine_of
 from splatgate.pipeline.lists import listed, objects
 from splatgate.pipeline.paths import Finding
 from splatgate.pipeline.template import UNKNOWN, Open, PathError, Scope, evaluate
@@ -23,6 +23,10 @@ _NOT_WRONG = (
     # Its paths know no quoted steps and no variables; `expressions` looks at these.
     "is not a JSONPath or intrinsic function expression",
 )
+#: A number or a list that a JSONata state computes, of which statelint knows nothing.
+_COMPUTED = re.compile(
+    r'is "\{%.*%\}" but should be an? (Integer|Float|Number|Array|Boolean)', re.DOTALL
+)
 #: The token in what a Task sends, or all of the context object that holds it.
 _TOKEN = re.compile(r"(\$\$|context)(\.Task)?(\.Token\b|'|\s|\)|,|})")
 #: Longest interval of a retrier, in seconds (Step Functions Developer Guide, "Retrying").
@@ -37,10 +41,14 @@ def grammar(document: dict[str, Any]) -> Iterator[Finding]:
         problems = Linter.validate(document)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         problems = [f"not Amazon States Language: {type(error).__name__}: {error}"]
+    computing = {s.name for s in machine_of(document).every() if s.jsonata}
     for problem in problems:
         if any(text in problem for text in _NOT_WRONG) or _sound_all_the_same(problem):
             continue
-        yield Finding(_place(problem, document), "asl", "must", problem)
+        where = _place(problem, document)
+        if where in computing and _COMPUTED.search(problem):
+            continue
+        yield Finding(where, "asl", "must", problem)
 
 
 def _sound_all_the_same(problem: str) -> bool:

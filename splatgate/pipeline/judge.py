@@ -83,11 +83,15 @@ def judge(
     elsewhere = _another(sent, pipeline.definition)
     other = Walk(machine, elsewhere, name[:-1] + "y", faults=False)
     variants = {
-        what: Walk(machine, change(sent), name, faults=False).started
-        for what, change in (("numbers as text", _as_text), ("text as numbers", _as_numbers))
-        if given
+        what: Walk(machine, changed, name, faults=False).started
+        for what, changed in (
+            ("numbers as text", _as_text(sent)),
+            ("text as numbers", _as_numbers(sent)),
+        )
+        if given and changed != sent
     }
-    findings += requests.accepted(walk.started, variants)
+    errors = {name: requests.refused(start) for name, start in walk.started.items()}
+    findings += requests.accepted(walk.started, errors, variants)
     findings += requests.calls(walk.called)
     findings += requests.images(walk.started)
     findings += requests.names(walk.started, other.started)
@@ -108,7 +112,7 @@ def judge(
     return Verdict(
         states=tuple(s.name for s in machine.every()),
         findings=tuple(dict.fromkeys(f.line for f in findings)),
-        requests=tuple(_rendered(n, s) for n, s in walk.started.items()),
+        requests=tuple(_rendered(n, s, errors[n]) for n, s in walk.started.items()),
         not_verified=tuple(gaps),
         source=pipeline.source,
     )
@@ -120,9 +124,9 @@ def _another(sent: Any, definition: Any) -> Any:
     return _leaves(sent, lambda v: f"{v}-other" if isinstance(v, str) and v not in known else v)
 
 
-def _rendered(name: str, start: Started) -> Rendered:
+def _rendered(name: str, start: Started, errors: list[str]) -> Rendered:
     request, _ = requests.known_part(start.job.request)
-    return Rendered(name, start.job.kind.word, request, tuple(requests.refused(start)))
+    return Rendered(name, start.job.kind.word, request, tuple(errors))
 
 
 def drift(pipeline: Pipeline) -> list[Finding]:

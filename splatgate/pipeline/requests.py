@@ -63,17 +63,18 @@ def known_part(value: Any, path: str = "") -> tuple[Any, list[str]]:
 
 
 def accepted(
-    started: dict[str, Started], variants: dict[str, dict[str, Started]]
+    started: dict[str, Started],
+    errors: dict[str, list[str]],
+    variants: dict[str, dict[str, Started]],
 ) -> Iterator[Finding]:
-    """Requests that the service refuses; of the variants, those that only then are refused."""
+    """Requests that the service refuses (``errors``); of the variants, those that only then are."""
     for name, start in started.items():
-        errors = refused(start)
-        for error in errors:
+        for error in errors[name]:
             yield Finding(name, "request", "must", error)
         for what, other in variants.items():
-            if name in other:
+            if name in other and other[name].job.request != start.job.request:
                 for error in refused(other[name]):
-                    if error not in errors:
+                    if error not in errors[name]:
                         yield Finding(name, "request", "should", f"{error} (when sent {what})")
         yield from _volume(name, start.job.request)
         yield from _needed(name, start.job.request)
@@ -167,13 +168,14 @@ def registered(
     started: dict[str, Started], ask: Callable[[str], Answer] | None
 ) -> Iterator[Finding | Gap]:
     """Images that their registry does not have (K40), and of which that is not known."""
-    unasked = []
+    unasked, unseen = [], []
     for name, start in started.items():
         image = image_of(start.job.request)
         if image is UNKNOWN and not start.state.jsonata:
             yield Gap(name, ("image",), "which image it runs, only its deployment knows")
         if not isinstance(image, str):
             continue
+        unseen.append(name)
         if ask is None:
             unasked.append(name)
         elif (answer := ask(image)).error:
@@ -181,9 +183,17 @@ def registered(
         elif answer.served is None:
             yield Finding(name, "image", "must", f"{image}: its registry has none; push it first")
     if unasked:
-        where = ", ".join(unasked[:3]) + (", …" if len(unasked) > 3 else "")
-        why = f"whether the images of {where} are there: no registry was asked (--registry)"
+        why = (
+            f"whether the images of {_some(unasked)} are there: no registry was asked (--registry)"
+        )
         yield Gap("", ("image-there",), why)
+    if unseen:
+        why = f"whether the images of {_some(unseen)} have the entry points that are called: "
+        yield Gap("", ("entry-point",), why + "no image is looked into here (judge --image)")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def names(started: dict[str, Started], others: dict[str, Started]) -> Iterator[Finding]:
@@ -261,7 +271,8 @@ def _plain(uri: str) -> str:
 
 def _fits(uri: str, written: dict[str, Job]) -> bool:
     """Whether a URI is what a stage writes: its prefix; of an archive also the folder it is in."""
-    if uri in {w for w, j in written.items() if not (j.archive and w != _archive(j))}:
+    writer = written.get(uri)
+    if writer and uri == (_archive(writer) or uri):
         return True
     return any(_archive(j) and uri == _archive(j).rpartition("/")[0] for j in written.values())
 

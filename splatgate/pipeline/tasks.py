@@ -47,6 +47,7 @@ class Tasks:
             self.walk.called[state.name] = state, sent
         on, answer = path, answers.other(call)
         if call and call.describes:
+            self.walk.own = True
             name = sent.get(call.describes.name) if isinstance(sent, dict) else None
             same = [n for n, j in enumerate(path.jobs) if j.kind == call.describes]
             mine = [n for n in same if path.jobs[n].name == name] or same
@@ -79,6 +80,7 @@ class Tasks:
     def _refused(self, state: State, path: Path, data: Any, scope: Scope) -> Iterator[Path | End]:
         """What becomes of the execution when a call is refused, for each catcher that waits."""
         if path.fault is not None:
+            self.walk.own |= state.notifies
             if state.notifies and path.unheard is None:
                 on = path.to(unheard=state.name)
                 yield self.walk.handle(state, on, data, "States.TaskFailed", UNKNOWN, scope)
@@ -100,11 +102,12 @@ class Tasks:
         assert call.creates is not None
         kind = call.creates
         known = self.walk.started.get(state.name)
+        sent = self._sent(state, path, data, scope)
         if path.fault and known and not known.after and path.visits[state.name] == 1:
             # A later stage, which the fault did not keep from running: as in the faultless walk.
             job = known.job
         else:
-            sent = self._sent(state, path, data, scope)
+            self.walk.own = True
             request = sent if isinstance(sent, dict) else {}
             name = request.get(kind.name)
             named = name if isinstance(name, str) else None

@@ -32,6 +32,10 @@ UNKNOWN = Unknown()
 class Open(dict[str, Any]):
     """An object of which only some members are known; every other is there, and unknown."""
 
+    def __repr__(self) -> str:
+        """Not to be taken for one of which all is known."""
+        return f"Open({super().__repr__()})"
+
 
 class PathError(Exception):
     """A path leads nowhere, or an intrinsic function refuses its arguments: the execution would end
@@ -50,6 +54,8 @@ class Scope:
     context: dict[str, Any]
     variables: dict[str, Any] = field(default_factory=dict)
     counter: list[int] = field(default_factory=lambda: [0])
+    #: Inside an item of a Map that is not the first.
+    later: bool = False
 
     def fresh(self) -> str:
         """A value that no earlier call gave: of States.UUID."""
@@ -59,7 +65,7 @@ class Scope:
 
     def within(self, **context: Any) -> Scope:
         """The same with other members of the context object."""
-        return Scope({**self.context, **context}, self.variables, self.counter)
+        return Scope({**self.context, **context}, self.variables, self.counter, self.later)
 
 
 _STEP = re.compile(
@@ -143,7 +149,7 @@ def _one(value: Any, step: re.Match[str], path: str, where: str) -> Any:
     has = (
         f"it has {', '.join(sorted(value)[:8]) or 'nothing'}"
         if isinstance(value, dict)
-        else (f"{json.dumps(value)[:40]} has no members")
+        else (f"{json.dumps(value, default=repr)[:40]} has no members")
     )
     raise PathError(f"{path}: no {name!r} in {where}; {has}")
 
@@ -168,35 +174,56 @@ def evaluate(expression: str, data: Any, scope: Scope) -> Any:
         return data
     if not expression.strip().startswith("States."):
         return look_up(expression.strip(), data, scope)
-    value, end = _term(expression, 0, data, scope)
+    return _value(_compiled(expression), expression, data, scope)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of an expression: a function with its arguments, a path, or else a value."""
+
+    call: str = ""
+    arguments: tuple[_Part, ...] = ()
+    path: str = ""
+    value: Any = None
+
+
+@functools.cache
+def _compiled(expression: str) -> _Part:
+    part, end = _term(expression, 0)
     if expression[end:].strip():
         raise PathError(f"{expression!r}: {expression[end:].strip()!r} after the function")
-    return value
+    return part
 
 
-def _term(text: str, at: int, data: Any, scope: Scope) -> tuple[Any, int]:
+def _term(text: str, at: int) -> tuple[_Part, int]:
     token = _TOKEN.match(text, at)
     if token is None or token["mark"]:
         raise PathError(f"{text!r} is no intrinsic function")
     if token["text"] is not None:
         # Format has escapes of its own, \{ and \}.
-        return re.sub(r"\\(['\\])", r"\1", token["text"][1:-1]), token.end()
+        return _Part(value=re.sub(r"\\(['\\])", r"\1", token["text"][1:-1])), token.end()
     if token["path"]:
-        return look_up(token["path"], data, scope), token.end()
+        return _Part(path=token["path"]), token.end()
     if token["number"] or token["word"]:
-        return json.loads(token["number"] or token["word"]), token.end()
-    arguments: list[Any] = []
+        return _Part(value=json.loads(token["number"] or token["word"])), token.end()
+    arguments: list[_Part] = []
     at = token.end()
     while True:
         mark = _TOKEN.match(text, at)
         if mark and mark["mark"] == ")":
-            return _call(token["call"], arguments, text, scope), mark.end()
+            return _Part(token["call"], tuple(arguments)), mark.end()
         if mark and mark["mark"] == "," and arguments:
             at = mark.end()
         elif arguments or mark is None:
             raise PathError(f"{text!r} is no intrinsic function")
-        value, at = _term(text, at, data, scope)
+        value, at = _term(text, at)
         arguments.append(value)
+
+
+def _value(part: _Part, text: str, data: Any, scope: Scope) -> Any:
+    if part.call:
+        return _call(part.call, [_value(a, text, data, scope) for a in part.arguments], text, scope)
+    return look_up(part.path, data, scope) if part.path else part.value
 
 
 def _call(name: str, arguments: list[Any], text: str, scope: Scope) -> Any:
@@ -214,11 +241,16 @@ def _call(name: str, arguments: list[Any], text: str, scope: Scope) -> Any:
 
 
 def _format(template: str, *values: Any) -> str:
-    parts = re.split(r"(?<!\\)\{\}", template)
+    parts = _pieces(template)
     if len(parts) != len(values) + 1:
         raise ValueError(f"{len(parts) - 1} places for {len(values)} values")
-    out = [re.sub(r"\\([{}\\'])", r"\1", part) for part in parts]
-    return "".join(a + b for a, b in zip(out, [*map(_text, values), ""], strict=True))
+    return "".join(a + b for a, b in zip(parts, [*map(_text, values), ""], strict=True))
+
+
+@functools.cache
+def _pieces(template: str) -> tuple[str, ...]:
+    parts = re.split(r"(?<!\\)\{\}", template)
+    return tuple(re.sub(r"\\([{}\\'])", r"\1", part) for part in parts)
 
 
 def _text(value: Any) -> str:
@@ -233,7 +265,9 @@ def _split(text: str, marks: str) -> list[str]:
     return [p for p in re.split("[" + re.escape(marks) + "]", text) if p]
 
 
-def _hash(data: Any, algorithm: str) -> str:
+def _hash(data: Any, algorithm: str) -> Any:
+    if holds_unknown(data):
+        return UNKNOWN
     names = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384"}
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
     return hashlib.new({**names, "SHA-512": "sha512"}[algorithm], text.encode()).hexdigest()
@@ -327,6 +361,7 @@ def _put(data: Any, steps: list[str], value: Any, path: str) -> Any:
     if data is UNKNOWN:
         data = Open()
     if not isinstance(data, dict):
-        raise PathError(f"ResultPath {path}: cannot be put into {json.dumps(data)[:40]}")
+        shown = json.dumps(data, default=repr)[:40]
+        raise PathError(f"ResultPath {path}: cannot be put into {shown}")
     inner = data.get(steps[0], UNKNOWN if isinstance(data, Open) else {})
     return type(data)({**data, steps[0]: _put(inner, steps[1:], value, path)})

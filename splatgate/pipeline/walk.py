@@ -21,10 +21,17 @@ from splatgate.pipeline.paths import End, Finding, Gap, Path, Started, matches
 from splatgate.pipeline.tasks import Tasks
 from splatgate.pipeline.template import UNKNOWN, PathError, Scope, put, render
 from splatgate.pipeline.template import evaluate as value_of
+from splatgate.pipeline.ways import Joins, Ways
 
 #: How often a walk may come to one state, and how often after a job ended before its poll loop
 #: counts as endless.
 MAX_VISITS, MAX_ASKED = 40, 6
+#: How many states are entered before, of ways that only an execution can choose between, one alone
+#: goes on from where they meet.
+MOST_VISITS = 2000
+TOO_MANY = (
+    f"its Choices leave more ways open than can be walked ({MOST_VISITS} states were entered)"
+)
 #: Rules that rest on the way that an execution takes.
 FLOW = ("failure-ends-in-fail", "status-leaves-loop", "waits-for-job", "succeeds", "reference")
 
@@ -41,6 +48,15 @@ class Walk:
         self.called: dict[str, tuple[State, Any]] = {}
         self.gaps: dict[Gap, None] = {}
         self.tasks = Tasks(self)
+        self.ways = Ways()
+        self._joins: dict[int, Joins] = {}
+        #: Whether the step that is taken holds for this one walk alone: it looked at its jobs or
+        #: its fault, or found something.
+        self.own = False
+        #: Where it put its result into the data, or None.
+        self.where: str | None = None
+        #: How many states were entered.
+        self.visited = 0
         self.context = {
             "Execution": {
                 "Id": f"arn:aws:states:us-west-2:123456789012:execution:pipeline:{name}",
@@ -60,6 +76,7 @@ class Walk:
 
     def find(self, state: str, rule: str, reason: str, *, must: bool = True) -> None:
         """Note a finding, once."""
+        self.own = True
         self.findings.setdefault(Finding(state, rule, "must" if must else "should", reason))
 
     def gap(self, state: str, reason: str, *rules: str) -> None:
@@ -68,30 +85,58 @@ class Walk:
 
     def run(self, machine: Machine, path: Path, scope: Scope) -> Iterator[End]:
         """Every end of a walk through a machine, from ``path``."""
-        # The faultless walk goes first, so that what it started is known to the others.
-        todo = deque([path])
-        while todo:
-            here = todo.popleft()
-            state = machine.states.get(here.at)
-            if state is None:
-                continue  # statelint names it
-            entered = self._enter(state, here)
-            if entered is None:
-                continue
-            inner = scope.within(State=_entered(state, scope))
-            inner.variables = entered.variables
-            try:
-                steps = list(self._step(state, entered, inner))
-            except PathError as error:
-                steps = [self._lost(state, entered, error)]
+        # The faultless walk goes first, so that what it started is known to the others, and then
+        # fault by fault: what comes after one comes after the next as well.
+        todo, faulted = deque([path]), deque[Path]()
+        joins, met = self._joined(machine), set[object]()
+        while todo or faulted:
+            here = todo.popleft() if todo else faulted.popleft()
+            if key := joins.key(here):
+                if self.visited > MOST_VISITS and (
+                    few := (here.at, here.fault and here.fault.told)
+                ):
+                    key = few
+                    if key in met:
+                        self.gap("", TOO_MANY, *FLOW)
+                if key in met:
+                    continue
+                met |= {key, (here.at, here.fault and here.fault.told)}
+            taken = self.ways.along(machine, here, scope) if here.fault else here
+            steps = [taken] if isinstance(taken, End) else self._from(machine, taken, scope)
             for step in steps:
                 if isinstance(step, End):
                     yield step
-                else:
+                elif step.fault is here.fault:
                     todo.append(step)
+                else:
+                    faulted.append(step)
+
+    def _joined(self, machine: Machine) -> Joins:
+        if id(machine) not in self._joins:
+            self._joins[id(machine)] = Joins(machine, inner=machine is not self.machine)
+        return self._joins[id(machine)]
+
+    def _from(self, machine: Machine, path: Path, scope: Scope) -> list[Path | End]:
+        """Every way on from where a walk is."""
+        state = machine.states.get(path.at)
+        entered = self._enter(state, path) if state else None
+        if state is None or entered is None:
+            return []  # a state that is not there, statelint names
+        inner = scope.within(State=_entered(state, scope))
+        inner.variables = entered.variables
+        before, self.own, self.where = self.own, False, None
+        try:
+            steps = list(self._step(state, entered, inner))
+        except PathError as error:
+            steps = [self._lost(state, entered, error)]
+        if path.fault and not self.own and len(steps) == 1:
+            self.ways.keep(state, path, steps[0], self.where, scope)
+        self.own |= before
+        return steps
 
     def _enter(self, state: State, path: Path) -> Path | None:
         """The walk in a state, or None where it goes round in a circle."""
+        self.visited += 1
         count = path.visits.get(state.name, 0) + 1
         asked = [j for j in path.jobs if j.asked >= MAX_ASKED] if count > 3 else []
         if asked and not path.guessed:
@@ -174,6 +219,7 @@ class Walk:
         variables = path.variables
         if isinstance(body.get("Assign"), dict):
             variables = {**variables, **self._assigned(state, body["Assign"], result, scope)}
+        self.where = None
         if state.jsonata:
             output = UNKNOWN if "Output" in body else result
         elif raw:
@@ -182,7 +228,10 @@ class Walk:
             if isinstance(body.get("ResultSelector"), dict):
                 result = render(body["ResultSelector"], result, scope)
             where = body.get("ResultPath", "$")
-            output = data if where is None else put(data, str(where), result)
+            # Into the raw input, whatever InputPath chose of it (Amazon States Language).
+            output = path.data if where is None else put(path.data, str(where), result)
+            copied = state.type == "Pass" and result is data
+            self.where = None if where is None or (copied and where == "$") else str(where)
         if not state.jsonata:
             chosen = body.get("OutputPath", "$")
             output = {} if chosen is None else value_of(str(chosen), output, scope)
@@ -235,22 +284,25 @@ class Walk:
                 output = UNKNOWN if "Output" in catcher else told
             else:
                 where = catcher.get("ResultPath", "$")
-                output = data if where is None else put(data, str(where), told)
+                output = path.data if where is None else put(path.data, str(where), told)
+                self.where = None if where is None else str(where)
             return path.to(at=str(catcher.get("Next", "")), data=output)
         return End(path, error, cause)
 
     def _inner(self, state: State, path: Path, data: Any, scope: Scope) -> Iterator[Path | End]:
         """A Parallel or a Map: all branches, or up to two items."""
         given: list[tuple[Machine, Any, Scope]] = []
+        items: Any = UNKNOWN
         if state.type == "Parallel":
             sent = data
             if "Parameters" in state.body and not state.jsonata:
                 sent = render(state.body["Parameters"], data, scope)
             given = [(branch, sent, scope) for branch in state.branches]
         elif state.branches:
-            given = [
-                (state.branches[0], item, inner) for item, inner in self._items(state, data, scope)
-            ]
+            if not state.jsonata and "ItemReader" not in state.body:
+                items = value_of(str(state.body.get("ItemsPath", "$")), data, scope)
+            some = self._items(state, items, data, scope)
+            given = [(state.branches[0], item, inner) for item, inner in some]
         results: list[Any] = []
         on, new = path, path.jobs
         ends: list[tuple[int, End]] = []
@@ -275,13 +327,18 @@ class Walk:
             on = on.to(jobs=new)
 
         def back(of: Path) -> Path:
-            return of.to(visits=path.visits, seen=path.seen, variables=path.variables)
+            return of.to(
+                data=path.data, visits=path.visits, seen=path.seen, variables=path.variables
+            )
+
+        # Items that were not walked end as the last that was.
+        more = len(items) - len(given) if isinstance(items, list) else 0
+
+        def joined(of: list[Any]) -> Any:
+            return UNKNOWN if "ResultWriter" in state.body else [*of, *of[-1:] * more]
 
         if len(results) == len(given):
-            result: Any = results
-            if state.type == "Map" and (len(given) == 1 or "ResultWriter" in state.body):
-                result = UNKNOWN if "ResultWriter" in state.body else results
-            yield self.leave(state, back(on), data, result, scope)
+            yield self.leave(state, back(on), data, joined(results), scope)
         tolerant = any(name.startswith("ToleratedFailure") for name in state.body)
         for number, end in ends:
             of = back(end.path)
@@ -290,21 +347,21 @@ class Walk:
                 while len(others) <= number:
                     others.append(UNKNOWN)
                 others[number] = end.path.data
-                yield self.leave(state, of, data, others, scope)
+                yield self.leave(state, of, data, joined(others), scope)
             elif tolerant:
                 yield self.leave(state, of.to(guessed=True), data, UNKNOWN, scope)
             else:
                 yield self.handle(state, of, data, end.error, end.cause, scope)
 
-    def _items(self, state: State, data: Any, scope: Scope) -> Iterator[tuple[Any, Scope]]:
-        items: Any = UNKNOWN
-        if not state.jsonata and "ItemReader" not in state.body:
-            items = value_of(str(state.body.get("ItemsPath", "$")), data, scope)
-        some = items[:2] if isinstance(items, list) and items else [UNKNOWN]
+    def _items(
+        self, state: State, items: Any, data: Any, scope: Scope
+    ) -> Iterator[tuple[Any, Scope]]:
+        """The first two, and inside the second of an outer Map the first: one number varies."""
+        known = isinstance(items, list) and items
         selector = state.body.get("ItemSelector", state.body.get("Parameters"))
-        for index, item in enumerate(some):
+        for index, item in enumerate(items[: 1 if scope.later else 2] if known else [UNKNOWN]):
             inner = scope.within(Map={"Item": {"Index": index, "Value": item, "Key": UNKNOWN}})
-            inner.variables = scope.variables
+            inner.variables, inner.later = scope.variables, scope.later or index > 0
             if selector is not None and not state.jsonata:
                 item = render(selector, data, inner)
             yield item, inner

@@ -7,11 +7,15 @@ and enumerations pass (contract 7.1, measured). This walk reads them from the sa
 from __future__ import annotations
 
 import functools
+import gzip
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -35,7 +39,7 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
     CreateTrainingJob the rules that the model cannot state are added (contract 1.4, 2.4, 2.6, 7.1).
     """
     document = getattr(request, "raw", request)
-    found = list(_walk(_input_shape(operation), document, ""))
+    found = list(_walk(_shape(operation), document, ""))
     if operation == "CreateTrainingJob" and isinstance(document, Mapping) and not found:
         found += _rules(document)
     return found
@@ -43,77 +47,87 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
 
 @functools.cache
 def _model(service: str = "sagemaker") -> Any:
-    # Most verbs never need it; a session would bring a client's machinery along.
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
+    """botocore's model of a service, newest version.
 
-    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+    Read without botocore, whose loader brings a client's machinery along: half of what a short verb
+    takes to start.
+    """
+    found = find_spec("botocore")
+    assert found is not None
+    assert found.origin is not None
+    models = Path(found.origin).parent.joinpath("data", service).glob("*/service-2.json*")
+    path = max(models, key=lambda p: p.parent.name)
+    packed = path.read_bytes()
+    return msgspec.json.decode(gzip.decompress(packed) if path.suffix == ".gz" else packed)
 
 
-@functools.cache
-def _input_shape(operation: str) -> Any:
-    return _model().operation_model(operation).input_shape
+def _shape(operation: str, end: str = "input", service: str = "sagemaker") -> dict[str, Any]:
+    """The shape of an operation's request or answer, without members where it has none."""
+    model = _model(service)
+    named = model["operations"][operation].get(end)
+    found: dict[str, Any] = model["shapes"][named["shape"]] if named else {"members": {}}
+    return found
 
 
 @functools.cache
 def members_of_answer(operation: str, service: str = "sagemaker") -> tuple[str, ...]:
     """Members of an operation's answer; none where the service has no such operation."""
-    if operation not in _model(service).operation_names:
+    if operation not in _model(service)["operations"]:
         return ()
-    shape = _model(service).operation_model(operation).output_shape
-    return tuple(shape.members) if shape else ()
+    return tuple(_shape(operation, "output", service)["members"])
 
 
 def unfit_members(request: Mapping[str, Any], operation: str, service: str) -> list[str]:
     """Members of a request that an operation does not have, and those that it lacks."""
-    if operation not in _model(service).operation_names:
+    if operation not in _model(service)["operations"]:
         return [f"{service} has no {operation}"]
-    shape = _model(service).operation_model(operation).input_shape
-    known, needed = (shape.members, shape.required_members) if shape else ({}, ())
-    missing = [f"{name}: missing" for name in needed if name not in request]
-    return missing + [f"{name}: no such member" for name in request if name not in known]
+    shape = _shape(operation, service=service)
+    missing = [f"{name}: missing" for name in shape.get("required", ()) if name not in request]
+    return missing + [f"{name}: no such member" for name in request if name not in shape["members"]]
 
 
-def _walk(shape: Any, value: object, path: str) -> Iterator[str]:
-    kind = shape.type_name
+def _walk(shape: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
+    kind = shape["type"]
     expected = _TYPES.get(kind)
     if expected and (
         not isinstance(value, expected) or (isinstance(value, bool) and kind != "boolean")
     ):
         yield f"{path or 'request'}: {_show(value)} is not of type {kind}"
         return
+    shapes = _model()["shapes"]
     if isinstance(value, dict) and kind == "structure":
-        for name in shape.required_members:
+        for name in shape.get("required", ()):
             if name not in value:
                 yield f"{_join(path, name)}: missing"
         for name, member in value.items():
-            if name not in shape.members:
+            if name not in shape["members"]:
                 yield f"{_join(path, name)}: no such member"
             else:
-                yield from _walk(shape.members[name], member, _join(path, name))
+                inner = shapes[shape["members"][name]["shape"]]
+                yield from _walk(inner, member, _join(path, name))
     elif isinstance(value, dict) and kind == "map":
         yield from _size(shape, len(value), path, "entries")
         for key, member in value.items():
-            yield from _walk(shape.key, key, f"{path}[{_show(key)}] (key)")
-            yield from _walk(shape.value, member, f"{path}[{_show(key)}]")
+            yield from _walk(shapes[shape["key"]["shape"]], key, f"{path}[{_show(key)}] (key)")
+            yield from _walk(shapes[shape["value"]["shape"]], member, f"{path}[{_show(key)}]")
     elif isinstance(value, (list, tuple)):
         yield from _size(shape, len(value), path, "items")
         for number, member in enumerate(value):
-            yield from _walk(shape.member, member, f"{path}[{number}]")
+            yield from _walk(shapes[shape["member"]["shape"]], member, f"{path}[{number}]")
     elif isinstance(value, str):
         yield from _size(shape, len(value), path, "characters")
-        pattern = shape.metadata.get("pattern")
-        if pattern and not _pattern(pattern).fullmatch(value):
+        pattern = shape.get("pattern")
+        if pattern and not _pattern(pattern, value).fullmatch(value):
             yield f"{path}: {_show(value)} does not match {pattern}"
-        enum = shape.metadata.get("enum")
+        enum = shape.get("enum")
         if enum and value not in enum:
             yield f"{path}: {_show(value)} is none of the {len(enum)} values that the service knows"
     elif isinstance(value, (int, float)):
         yield from _size(shape, value, path, "")
 
 
-def _size(shape: Any, size: float, path: str, unit: str) -> Iterator[str]:
-    low, high = shape.metadata.get("min"), shape.metadata.get("max")
+def _size(shape: Mapping[str, Any], size: float, path: str, unit: str) -> Iterator[str]:
+    low, high = shape.get("min"), shape.get("max")
     if low is not None and size < low:
         yield f"{path}: {size} {unit}".rstrip() + f", at least {low}"
     if high is not None and size > high:
@@ -129,32 +143,22 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-#: \p{Alnum} is Java's, ASCII only; the others are Unicode general categories. Python's re knows
-#: neither.
-_CLASSES = {r"\p{Alnum}": "a-zA-Z0-9", r"\p{L}": "L", r"\p{Z}": "Z", r"\p{N}": "N"}
+#: \p{Alnum} is Java's, ASCII only; the others are Unicode general categories, here their ASCII.
+#: Python's re knows neither.
+_CLASSES = {"Alnum": "a-zA-Z0-9", "L": "a-zA-Z", "Z": " ", "N": "0-9"}
 
 
-@functools.cache
-def _pattern(pattern: str) -> re.Pattern[str]:
-    for name, stands_for in _CLASSES.items():
-        if name in pattern:
-            text = stands_for if len(stands_for) > 1 else _category(stands_for)
-            # All uses in the model are inside a character class; re would warn of a nested set.
-            pattern = pattern.replace(name, text)
-    return re.compile(pattern)
+def _pattern(pattern: str, value: str) -> re.Pattern[str]:
+    """A pattern of the model for one value: a category stands for its characters that occur there.
 
+    All uses in the model are inside a character class; re would warn of a nested set.
+    """
 
-@functools.cache
-def _category(letter: str) -> str:
-    """Ranges of a Unicode general category, fit for the inside of a character class."""
-    ranges: list[list[int]] = []
-    for code in range(sys.maxunicode + 1):
-        if unicodedata.category(chr(code))[0] == letter:
-            if ranges and ranges[-1][1] == code - 1:
-                ranges[-1][1] = code
-            else:
-                ranges.append([code, code])
-    return "".join(rf"\U{low:08x}-\U{high:08x}" for low, high in ranges)
+    def characters(found: re.Match[str]) -> str:
+        there = {c for c in value if c > "\x7f" and unicodedata.category(c)[0] == found[1]}
+        return _CLASSES[found[1]] + "".join(sorted(there))
+
+    return re.compile(re.sub(r"\\p\{(Alnum|[LZN])\}", characters, pattern))
 
 
 def _rules(request: Mapping[str, Any]) -> Iterator[str]:

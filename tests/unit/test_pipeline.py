@@ -106,6 +106,19 @@ def test_jsonata_is_not_verified_by_name():
     }
 
 
+def test_a_jsonata_state_may_compute_its_numbers():
+    def computed(states, parts):
+        parts["definition"]["QueryLanguage"] = language
+        states["Wait"] = {"Type": "Wait", "Seconds": "{% $states.input.poll %}", "End": True}
+        parts["definition"]["StartAt"] = "Wait"
+        parts["definition"]["States"] = {"Wait": states["Wait"]}
+
+    language = "JSONata"
+    assert musts(edited(REFERENCE, computed)) == set()
+    language = "JSONPath"
+    assert musts(edited(REFERENCE, computed)) == {("asl", "Wait")}
+
+
 def test_awss_sample_that_trains_and_transforms():
     found = musts(source.load(MACHINES / "lambda-train-transform.json"))
     assert found == {
@@ -223,6 +236,11 @@ def test_registries_are_asked_for_the_images(there, rules):
     assert {f.rule for f in found.findings} == rules
     assert not found.unknown("image-there")
     assert judge(REFERENCE).unknown("image-there")
+
+
+def test_entry_points_of_images_not_looked_into_are_not_verified_by_name():
+    (gap,) = judge(REFERENCE).unknown("entry-point")
+    assert "StructureFromMotion, Train, Compress" in gap.reason
 
 
 JSON = st.recursive(

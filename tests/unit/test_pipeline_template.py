@@ -162,3 +162,11 @@ def test_any_text_is_a_value_or_a_path_error(text):
 def test_json_comes_back_from_text(value):
     text = evaluate("States.JsonToString($.v)", {"v": value}, Scope({}))
     assert evaluate("States.StringToJson($.t)", {"t": text}, Scope({})) == value
+
+
+def test_what_is_partly_unknown_is_hashed_and_told():
+    assert evaluate("States.Hash($, 'MD5')", {"a": UNKNOWN}, Scope({})) is UNKNOWN
+    with pytest.raises(PathError, match="has no members"):
+        evaluate("$.a.b", {"a": [UNKNOWN]}, Scope({}))
+    with pytest.raises(PathError, match="cannot be put"):
+        put({"a": [UNKNOWN]}, "$.a.b", 1)
