@@ -37,7 +37,7 @@ def test_actions_are_pinned_by_commit_with_their_version_beside(path):
     for line in path.read_text().splitlines():
         if (found := re.search(r"uses:\s*(\S+)(.*)", line)) and not line.strip().startswith("#"):
             action, comment = found.groups()
-            if not action.startswith("./"):
+            if not action.startswith("$/"):
                 assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action), line
                 assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), line
 
