@@ -38,9 +38,15 @@ COMMANDS = {
 }
 
 
-def _command(lane: str, origin: str, ref: str, gpus: Sequence[str] = ()) -> str:
-    """How what a lane lacks would be seen; a registry is asked only when it is named."""
+def _command(
+    lane: str, origin: str, ref: str, gpus: Sequence[str] = (), build: bool = False
+) -> str:
+    """How what a lane lacks would be seen; a registry is asked only when it is named, and of a
+    ``build`` elsewhere no more is known than is given.
+    """
     asked = " --pushed HOST/NAME:TAG" if origin == Origin.REGISTRY and "@" not in ref else ""
+    if build and origin != Origin.REGISTRY:
+        asked = " --build-log FILE --dockerfile FILE --lock FILE"
     which = f", a {' or '.join(gpus)}" if gpus else ""
     where = f"  # where an engine has a GPU{which}" if lane == "gpu" else ""
     return COMMANDS[lane].format(ref=ref) + asked + where
@@ -131,7 +137,8 @@ def missing(
                 origin = first.origin
             else:
                 reason = "not run"
-            gaps.append(Missing(line.id, lane, reason, _command(lane, origin, ref, gpus)))
+            build = line.id.startswith("build.")
+            gaps.append(Missing(line.id, lane, reason, _command(lane, origin, ref, gpus, build)))
     return gaps
 
 
@@ -199,12 +206,18 @@ def weigh(
             parts.append(f"{unmeasured[0].threshold.measure} was not measured")
         if refused:
             others = f" ({len(refused) - 1} more)" if refused[1:] else ""
-            doubt = refused[0]
-            parts.append(f"{doubt.file} is refused ({doubt.code}): {doubt.reason}{others}")
+            doubt = next((r for r in refused if r.code != "supporting-only"), None)
+            one = doubt or refused[0]
+            said = f"{one.file} is refused ({one.code}): {one.reason}{others}"
+            # A doubt comes before what is missing; support that does not count, after it.
+            parts.insert(0 if doubt else len(parts), said)
         return verdict.PARTIAL, "Nothing failed, but " + "; ".join(parts), EXIT_MISSING
     held = sum(line.state == State.HELD for line in required)
     used = sum(w.state != State.HELD for w in waived)
+    asked = {lane for line in found for lane in line.required}
+    lanes = [lane for lane in LANES[:3] if lane not in asked]
     why = f"All {held} required lines hold" + (f", {used} more are waived" if used else "")
+    why += f"; this policy asks nothing of lane {', '.join(lanes)}" if lanes else ""
     return verdict.CONFORMANT, why, verdict.EXIT_OK
 
 

@@ -94,14 +94,13 @@ def banners(signoff: Signoff) -> str:
         )
     if signoff.released:
         done = signoff.released
-        tags = ", ".join((done.tag, *done.also))
         kind = "plain" if signoff.override else "ok"
         said.append(
-            f'<div class="banner {kind}" role="note"><strong>Released as {text(tags)}</strong>'
-            f"{text(done.repository)}, {when(done.at)}; read back as the same manifest, "
-            f"{mono(done.media_type)}</div>\n"
+            f'<div class="banner {kind}" role="note"><strong>{text(done.repository)}</strong>'
+            f"{when(done.at)}; read back as the same manifest, {mono(done.media_type)}</div>\n"
         )
-    if signoff.not_released:
+    # That the verdict forbids it stands above already.
+    if signoff.not_released and signoff.not_released != f"the verdict is {signoff.title}":
         said.append(
             f'<div class="banner plain" role="note"><strong>Not released</strong>'
             f"{text(signoff.not_released)}</div>\n"
