@@ -45,7 +45,7 @@ test-gpu: $(TOX)  ## the gpu lane, on a machine with a GPU, torch and gsplat
 test-host: $(TOX)  ## the training host against a tiny probe image, on the engine (seconds a job)
 	@$(RUN) host -- $(ARGS)
 
-lint: $(TOX)  ## ruff and mypy
+lint: $(TOX)  ## ruff, mypy, and zizmor over the workflows
 	@$(RUN) lint
 
 bench: $(TOX)  ## time the container lane, and the same facts by container-structure-test

@@ -121,11 +121,12 @@ def judge(
         # What is supporting only is shown all the same, and never counted.
         if {refusal.code for refusal in found} <= {"supporting-only"}:
             taken.append(one)
+    taken.sort(key=lambda one: one.process)  # what counts stands first
     refused += intake.expired(named, options.policies)
     ref, digest = _staged(taken, where, image)
     checks = catalogue()
     lines = decide.lines(decide.merge(taken, checks), named, checklist)
-    measured = merge([measure(t.folder) for t in taken if t.folder])
+    measured = merge([measure(t.folder, t.process) for t in taken if t.folder])
     gaps = decide.missing(lines, checklist, ref, named.policy.gpu)
     today = datetime.now(UTC)
     waived = decide.waivers(lines, named, today.date())

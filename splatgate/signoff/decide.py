@@ -38,10 +38,18 @@ COMMANDS = {
 }
 
 
-def _command(lane: str, origin: str, ref: str) -> str:
-    """How what a lane lacks would be seen; a registry is asked only when it is named."""
+def _command(
+    lane: str, origin: str, ref: str, gpus: Sequence[str] = (), build: bool = False
+) -> str:
+    """How what a lane lacks would be seen; a registry is asked only when it is named, and of a
+    ``build`` elsewhere no more is known than is given.
+    """
     asked = " --pushed HOST/NAME:TAG" if origin == Origin.REGISTRY and "@" not in ref else ""
-    return COMMANDS[lane].format(ref=ref) + asked
+    if build and origin != Origin.REGISTRY:
+        asked = " --build-log FILE --dockerfile FILE --lock FILE"
+    which = f", a {' or '.join(gpus)}" if gpus else ""
+    where = f"  # where an engine has a GPU{which}" if lane == "gpu" else ""
+    return COMMANDS[lane].format(ref=ref) + asked + where
 
 
 def merge(records: Iterable[Taken], catalogue: Iterable[Check]) -> tuple[Check, ...]:
@@ -104,25 +112,33 @@ def _seen(lanes: Mapping[str, State]) -> State:
 def missing(
     found: Sequence[Line], checklist: Checklist, ref: str, gpus: Sequence[str]
 ) -> list[Missing]:
-    """Required cells without passed evidence."""
+    """Required cells without passed evidence. ``gpus`` are those on which the gpu lane counts."""
     gaps = []
+    every = [c for line in found for c in line.checks if not c.supporting]
+    on_gpu = any(c.lane == "gpu" and c.state in (State.PASSED, State.FAILED) for c in every)
     for line in found:
         for lane in line.required:
             if line.lanes[lane] in (State.HELD, State.FAILED):
                 continue
             mine = [c for c in line.checks if c.lane == lane and c.state != State.PASSED]
+            beside = any(c.supporting for c in line.checks if c.lane == lane)
             origin = ""
             if f"{line.id}/{lane}" in checklist.open:
                 reason = "no check yet"
+            elif beside:
+                reason = "seen outside the image only"
+            elif lane == "gpu" and not on_gpu:
+                # What a machine without a GPU says of its checks helps nobody here.
+                reason = "not run on a GPU in the image"
             elif mine:
                 first = next((c for c in mine if c.state == State.BLOCKED), mine[0])
                 by = (first.blocked_by or "").rpartition("::")[2]
                 reason = f"blocked by {by}" if by else first.reason.partition("\n")[0] or "not run"
                 origin = first.origin
             else:
-                reason = "supporting evidence only" if line.checks else "not run"
-            where = f"  # on {' or '.join(gpus)}" if lane == "gpu" and gpus else ""
-            gaps.append(Missing(line.id, lane, reason, _command(lane, origin, ref) + where))
+                reason = "not run"
+            build = line.id.startswith("build.")
+            gaps.append(Missing(line.id, lane, reason, _command(lane, origin, ref, gpus, build)))
     return gaps
 
 
@@ -180,22 +196,28 @@ def weigh(
         return verdict.NON_CONFORMANT, why, verdict.EXIT_FAILED
     if refused or absent or unmeasured:
         parts = []
-        if refused:
-            others = f" ({len(refused) - 1} more)" if refused[1:] else ""
-            doubt = refused[0]
-            parts.append(f"{doubt.file} is refused ({doubt.code}): {doubt.reason}{others}")
         # Where a refusal leaves nothing, to list all that is missing says no more.
         if absent and any(line.state == State.HELD for line in required):
             items = list(dict.fromkeys(gap.item for gap in absent))
             lanes = list(dict.fromkeys(gap.lane for gap in absent))
-            listed = ", ".join(items[:4]) + (f" and {len(items) - 4} more" if items[4:] else "")
-            parts.append(f"required evidence is missing for {listed} (lane {', '.join(lanes)})")
-        if unmeasured and not refused:
+            listed = ", ".join(items[:6]) + (f" and {len(items) - 6} more" if items[6:] else "")
+            parts.append(f"required evidence of lane {', '.join(lanes)} is missing for {listed}")
+        if unmeasured:
             parts.append(f"{unmeasured[0].threshold.measure} was not measured")
+        if refused:
+            others = f" ({len(refused) - 1} more)" if refused[1:] else ""
+            doubt = next((r for r in refused if r.code != "supporting-only"), None)
+            one = doubt or refused[0]
+            said = f"{one.file} is refused ({one.code}): {one.reason}{others}"
+            # A doubt comes before what is missing; support that does not count, after it.
+            parts.insert(0 if doubt else len(parts), said)
         return verdict.PARTIAL, "Nothing failed, but " + "; ".join(parts), EXIT_MISSING
     held = sum(line.state == State.HELD for line in required)
     used = sum(w.state != State.HELD for w in waived)
+    asked = {lane for line in found for lane in line.required}
+    lanes = [lane for lane in LANES[:3] if lane not in asked]
     why = f"All {held} required lines hold" + (f", {used} more are waived" if used else "")
+    why += f"; this policy asks nothing of lane {', '.join(lanes)}" if lanes else ""
     return verdict.CONFORMANT, why, verdict.EXIT_OK
 
 

@@ -195,6 +195,15 @@ class Signoff:
         )
 
     @property
+    def answer(self) -> str:
+        """Whether the image may be released, or was."""
+        if self.released:
+            tags = ", ".join((self.released.tag, *self.released.also))
+            return f"Released as {tags}" + (" in spite of the verdict" if self.override else "")
+        words = {verdict.CONFORMANT: "May be released", verdict.PARTIAL: "Not to be released yet"}
+        return words.get(self.verdict, "Not to be released")
+
+    @property
     def title(self) -> str:
         """The verdict as people say it."""
         used = sum(1 for w in self.waived if w.state != State.HELD)

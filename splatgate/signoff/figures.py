@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from splatgate.signoff import markup
 from splatgate.signoff.document import Signoff
 from splatgate.signoff.markup import mono, number, section, table, text
@@ -22,7 +24,7 @@ CURVES = (
 
 def quality(signoff: Signoff, media: Media) -> str:
     """Held-out views beside the photographs, and the splats themselves."""
-    reported = {view.name: view for view in signoff.measured.views}
+    reported = {view.name: view for view in signoff.measured.views if view.job == media.job}
     made = []
     for view in media.views:
         known = reported.get(view.name)
@@ -53,8 +55,15 @@ def quality(signoff: Signoff, media: Media) -> str:
     poster = f'<img src="{best.render}" alt="rendering of {text(best.name)}">' if best else ""
     viewer = f'<div class="viewer">{poster}{turn}</div>' if media.viewer else ""
     note = f'<p class="lead">{text(media.note)}</p>' if media.note else ""
-    lead = "Photographs that training never saw, and the model in the suite's own renderer."
+    lead = "Photographs that training never saw, and the model in the suite's own renderer: job "
+    lead += job_name(signoff, media.job)
     return section("What it makes", viewer + views + note, lead if views else "", "quality")
+
+
+def job_name(signoff: Signoff, key: str) -> str:
+    """A job's key, and whether it ran outside the image."""
+    beside = any(step.key == key and step.supporting for step in signoff.measured.steps)
+    return text(key) + " <small>outside the image: supporting only</small>" * beside
 
 
 def curves(signoff: Signoff) -> str:
@@ -64,41 +73,56 @@ def curves(signoff: Signoff) -> str:
         mine: dict[str, Curve] = {c.name: c for c in signoff.measured.curves if c.job == job}
         drawn = [markup.chart(mine[n], title, unit) for n, title, unit in CURVES if n in mine]
         if drawn:
-            made.append(f'<h3>{text(job)}</h3><div class="charts">{"".join(drawn)}</div>')
+            made.append(
+                f'<h3>{job_name(signoff, job)}</h3><div class="charts">{"".join(drawn)}</div>'
+            )
     return section("How it trained", "".join(made), "Read from the jobs' own logs.", "curves")
 
 
 def times(signoff: Signoff) -> str:
     """Where the seconds of each job went, against its budget."""
-    rows = []
+    rows = {}
     for step in signoff.measured.steps:
         parts = [(phase, step.phases[phase]) for phase in PHASES if phase in step.phases]
         budget = f" of {number(step.budget, 's')}" if step.budget else ""
-        name = f"{text(step.key)} <small>{text(step.status)}</small>"
-        rows.append((name, parts, number(step.seconds, "s") + budget))
+        name = f"{job_name(signoff, step.key)} <small>{text(step.status)}</small>"
+        rows[step.key] = (name, parts, number(step.seconds, "s") + budget)
     key = "".join(f'<li><i class="{phase}"></i>{phase}</li>' for phase in PHASES)
-    body = f'<ul class="key">{key}</ul>' + markup.bars(rows, "seconds of each job") if rows else ""
-    lead = (
-        "Seconds of each training job by phase, and the longest that its request allows. Jobs that "
-        "must fail, as one without a GPU, are among them."
-    )
-    return section("Time", body, lead)
+    body = by_job(signoff, rows, "seconds of each job")
+    lead = "Seconds of each training job by phase, and the longest that its request allows."
+    return section("Time", f'<ul class="key">{key}</ul>{body}' if rows else "", lead)
+
+
+def by_job(signoff: Signoff, rows: Mapping[str, markup.Bar], label: str, full: float = 0.0) -> str:
+    """Bars of the jobs that have curves, and folded away those that end early on purpose."""
+    full = full or max((sum(v for _, v in row[1]) for row in rows.values()), default=0.0)
+    drawn = {curve.job for curve in signoff.measured.curves}
+    first = [row for key, row in rows.items() if key in drawn]
+    rest = [row for key, row in rows.items() if key not in drawn]
+    body = markup.bars(first, label, full) if first else ""
+    if rest:
+        inner = markup.bars(rest, f"{label}, the others", full)
+        body += (
+            f'<details class="folded"><summary>the other jobs, such as those that must fail '
+            f"or are stopped</summary>{inner}</details>"
+        )
+    return body
 
 
 def memory(signoff: Signoff) -> str:
     """The trainer's peak against the instance's memory."""
-    rows = [
-        (
-            text(step.key),
+    rows = {
+        step.key: (
+            job_name(signoff, step.key),
             [("peak", float(step.peak))],
             f"{number(step.peak, 'bytes')} of {number(step.memory, 'bytes')}",
         )
         for step in signoff.measured.steps
         if step.peak and step.memory
-    ]
+    }
     lead = "Peak of the trainer's memory as it reports it, of what its instance leaves to it."
     full = max((s.memory or 0 for s in signoff.measured.steps), default=0)
-    return section("Memory", markup.bars(rows, "peak memory", full) if rows else "", lead)
+    return section("Memory", by_job(signoff, rows, "peak memory", full), lead)
 
 
 def architectures(signoff: Signoff) -> str:

@@ -155,8 +155,10 @@ def refusals(
         refuse("unsigned", reason, "sign it where it was made: splatgate sign RECORD --key KEY")
     if taken.process:
         if "gpu" in policy.lanes:
-            reason = "seen in the process runtime, not in the image: supporting evidence only"
-            refuse("supporting-only", reason, "judge the image on a GPU machine with an engine")
+            seen = record.machine.gpu.partition(",")[0] if record.machine.gpu else "no GPU"
+            reason = f"it was seen in the process runtime ({seen}), outside the image"
+            remedy = f"judge the image, where an engine has a {' or '.join(policy.gpu) or 'GPU'}"
+            refuse("supporting-only", reason, remedy)
         return found
     if record.suite.dirty is not False:
         tree = "a dirty tree" if record.suite.dirty else "a tree of no known commit"

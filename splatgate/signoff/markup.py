@@ -66,12 +66,14 @@ def state(value: State, word: str | None = None) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """A table of ready HTML cells; it scrolls by itself on a narrow screen."""
+    """A table of ready HTML cells. A ``matrix`` scrolls by itself on a narrow screen."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    # On a narrow screen each cell stands below the other, under its own head.
+    names = [f' data-head="{cell}"' if cell and "<" not in cell else "" for cell in head]
     body = "".join(
         "<tr>"
         + f'<th scope="row">{row[0]}</th>'
-        + "".join(f"<td>{c}</td>" for c in row[1:])
+        + "".join(f"<td{name}>{c}</td>" for name, c in zip(names[1:], row[1:], strict=True))
         + "</tr>"
         for row in rows
     )
@@ -125,12 +127,12 @@ def chart(curve: Curve, title: str, unit: str = "") -> str:
     )
 
 
-def bars(
-    rows: Sequence[tuple[str, Sequence[tuple[str, float]], str]], label: str, full: float = 0.0
-) -> str:
-    """Stacked bars on one scale: a name, parts with their class and length, and a note. ``full`` is
-    the length of a full bar; by default the longest.
-    """
+#: A bar: its name, its parts with class and length, and a note.
+Bar = tuple[str, Sequence[tuple[str, float]], str]
+
+
+def bars(rows: Sequence[Bar], label: str, full: float = 0.0) -> str:
+    """Stacked bars on one scale. ``full`` is the length of a full bar; by default the longest."""
     longest = full or max((sum(v for _, v in parts) for _, parts, _ in rows), default=0.0) or 1.0
     made = []
     for name, parts, note in rows:

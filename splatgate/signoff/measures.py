@@ -66,6 +66,8 @@ class Step:
     memory: int | None = None
     peak: int | None = None
     origin: str = "emulated"
+    #: Ran in the process runtime, outside the image.
+    supporting: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class View:
     height: int
     psnr: float
     ssim: float
+    #: Key of that job.
+    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,11 @@ def legible(path: Path, kind: type[T]) -> T | None:
         return None
 
 
-def measure(folder: Path) -> Measured:
-    """Measure one folder of evidence. What is not there is not measured, and no error."""
+def measure(folder: Path, supporting: bool = False) -> Measured:
+    """Measure one folder of evidence. What is not there is not measured, and no error.
+
+    Of what is ``supporting`` only, curves and times are shown; no value is bound or compared.
+    """
     values: dict[str, float] = {}
     image = legible(folder / "image.json", Image)
     facts = legible(folder / "container" / "facts.json", Facts)
@@ -126,7 +133,7 @@ def measure(folder: Path) -> Measured:
     profile = profile_of(folder, facts)
     curves: list[Curve] = []
     steps: list[Step] = []
-    views: tuple[View, ...] = ()
+    views: list[View] = []
     declared: set[str] = set()
     for path in sorted(folder.glob("jobs/*/job.json")):
         job = legible(path, Job)
@@ -134,7 +141,7 @@ def measure(folder: Path) -> Measured:
             continue
         declared.add((job.request.get("ResourceConfig") or {}).get("InstanceType", ""))
         metrics = metrics_of(path.parent, profile)
-        steps.append(step(job, metrics))
+        steps.append(step(job, metrics, supporting))
         name = job.key.rpartition("-")[0]
         if name in ("truth", "gpu", "smoke"):
             seconds = sum(job.phases.values())
@@ -143,17 +150,16 @@ def measure(folder: Path) -> Measured:
             found = list(curves_of(job, profile))
             curves += found
             values |= quality(name, metrics, found, profile)
-        if name == "truth" and metrics:
-            views = views_of(metrics, profile)
+            views += views_of(job.key, metrics, profile)
         made = legible(path.parent / "compressed.json", Compression)
         if made and (sizes := [f.bytes for f in made.files if not f.path.endswith("trip.ply")]):
             values["compressed.bytes"] = min(sizes)
     return Measured(
-        values=values,
+        values={} if supporting else values,
         curves=tuple(curves),
         steps=tuple(steps),
         targets=targets(facts, declared) if facts else (),
-        views=views,
+        views=tuple(views),
         layers=tuple({"created_by": x.created_by, "bytes": x.bytes} for x in image.layers)
         if image
         else (),
@@ -177,7 +183,7 @@ def merge(many: list[Measured]) -> Measured:
             curves=total.curves + tuple(c for c in one.curves if c.job not in seen),
             steps=total.steps + tuple(s for s in one.steps if s.key not in seen),
             targets=total.targets or one.targets,
-            views=total.views or one.views,
+            views=total.views + tuple(v for v in one.views if v.job not in seen),
             layers=total.layers or one.layers,
             packages={**one.packages, **total.packages},
             scene=total.scene or one.scene,
@@ -206,7 +212,7 @@ def metrics_of(job: Path, profile: Profile | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def step(job: Job, metrics: dict[str, Any]) -> Step:
+def step(job: Job, metrics: dict[str, Any], supporting: bool) -> Step:
     """The times and memory of a job."""
     budget = (job.request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds")
     peak = metrics.get("peak_rss_bytes")
@@ -220,6 +226,7 @@ def step(job: Job, metrics: dict[str, Any]) -> Step:
         memory=job.limits_applied.memory_bytes,
         peak=int(peak) if isinstance(peak, int | float) else None,
         origin=str(job.origin),
+        supporting=supporting,
     )
 
 
@@ -265,8 +272,8 @@ def quality(
     return found | ({f"{name}.steps_per_second": speed[0].values[-1]} if speed else {})
 
 
-def views_of(metrics: dict[str, Any], profile: Profile | None) -> tuple[View, ...]:
-    """The views that a job reports on."""
+def views_of(job: str, metrics: dict[str, Any], profile: Profile | None) -> tuple[View, ...]:
+    """The views that a job of that key reports on."""
     keys = profile.metrics if profile else Profile(1, "").metrics
     try:
         return tuple(
@@ -276,6 +283,7 @@ def views_of(metrics: dict[str, Any], profile: Profile | None) -> tuple[View, ..
                 int(v[keys.height]),
                 float(v[keys.psnr]),
                 float(v[keys.ssim]),
+                job,
             )
             for v in metrics[keys.views]
         )

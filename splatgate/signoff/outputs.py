@@ -16,7 +16,7 @@ from splatgate.checklist import SECTIONS
 from splatgate.evidence import to_json, write_bytes
 from splatgate.record import State
 from splatgate.signoff import attest, page, pictures
-from splatgate.signoff.document import Line, Signoff
+from splatgate.signoff.document import Bound, Line, Signoff
 from splatgate.summary import WORDS
 
 MARK = {State.HELD: "✅", State.FAILED: "❌", State.BLOCKED: "⛔", State.NOT_VERIFIED: "⬜"}
@@ -87,7 +87,7 @@ def markdown(signoff: Signoff) -> str:
     said = [
         f"### Splatgate: **{signoff.title}** under `{signoff.policy}`",
         "",
-        f"{_cell(signoff.why)}.",
+        f"{_cell(signoff.answer)}. {_cell(signoff.why)}.",
         "",
         f"`{digest}`",
     ]
@@ -95,7 +95,7 @@ def markdown(signoff: Signoff) -> str:
         by = f"{_cell(signoff.override.by)}: {_cell(signoff.override.reason)}"
         said += ["", f"> **Released by override**, in spite of the verdict, by {by}"]
     if signoff.released:
-        said += ["", f"Released as `{signoff.released.repository}:{signoff.released.tag}`."]
+        said += ["", f"`{signoff.released.repository}:{signoff.released.tag}`"]
     if signoff.not_released:
         said += ["", f"Not released: {_cell(signoff.not_released)}."]
     said += ["", "| | line | |", "|---|---|---|"]
@@ -110,11 +110,18 @@ def markdown(signoff: Signoff) -> str:
             f"- `{r.code}` {_cell(r.file)}: {_cell(r.reason)}. {_cell(r.remedy)}."
             for r in signoff.refused
         ]
+    said += [f"\nBound of the policy: {_cell(_bound(b))}." for b in signoff.bounds if not b.holds]
     if signoff.missing:
-        said += ["", "<details><summary>What would verify the rest</summary>", "", "```"]
+        said += ["", "**What would verify the rest**", "", "```"]
         said += dict.fromkeys(m.command for m in signoff.missing)
-        said += ["```", "", "</details>"]
+        said += ["```"]
     return "\n".join(said) + "\n"
+
+
+def _bound(bound: Bound) -> str:
+    """A threshold that does not hold, in words."""
+    how = "not measured" if bound.value is None else f"{bound.value:g}"
+    return f"{bound.threshold.measure}: {how}; {bound.threshold.why}"
 
 
 def _note(line: Line, signoff: Signoff) -> str:
@@ -173,8 +180,7 @@ def announce(signoff: Signoff, out: Path, say: Callable[[str], None]) -> None:
         say(f"  refused       {refused.file}: {refused.code}: {refused.reason}; {refused.remedy}")
     for bound in signoff.bounds:
         if not bound.holds:
-            how = "not measured" if bound.value is None else f"{bound.value:g}"
-            say(f"  threshold     {bound.threshold.measure}: {how}; {bound.threshold.why}")
+            say(f"  threshold     {_bound(bound)}")
     for command in dict.fromkeys(m.command for m in signoff.missing):
         say(f"  to verify     {command}")
     if signoff.override:
@@ -186,6 +192,8 @@ def announce(signoff: Signoff, out: Path, say: Callable[[str], None]) -> None:
         say(f"not released: {signoff.not_released}")
     say(f"page     {out / 'signoff.html'}")
     say(f"verdict  {signoff.title}: {signoff.why}")
+    if not signoff.released:
+        say(f"release  {signoff.answer}")
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(path).open("a") as file:
             file.write(markdown(signoff))

@@ -26,7 +26,8 @@ def render(signoff: Signoff, media: Media) -> str:
     # In a script element nothing is escaped; only its end must not appear.
     record = to_json(signoff).decode().replace("</", "<\\/")
     viewer = f'<script type="application/gzip" id="viewer">{media.viewer}</script>\n'
-    body = "".join(part(signoff) for part in (waivers, refused, checklist, gaps))
+    # What stands in the way comes before what holds.
+    body = "".join(part(signoff) for part in (waivers, refused, gaps, bounds, checklist))
     body += figures.quality(signoff, media)
     parts = (*figures.MEASURED, never, compared, evidence, again, past)
     body += "".join(part(signoff) for part in parts)
@@ -74,6 +75,7 @@ def head(signoff: Signoff) -> str:
         f"<span>{when(signoff.created)}</span></div>\n"
         f'<h1 class="{signoff.verdict}"><i aria-hidden="true">{MARKS[signoff.verdict]}</i>'
         f"{text(signoff.title)}</h1>\n"
+        f'<p class="answer">{text(signoff.answer)}.</p>\n'
         f'<p class="why">{text(signoff.why)}.</p>\n{banners(signoff)}'
         f'<div class="tally" aria-hidden="true">{parts}</div>'
         f'<ul class="counts" aria-label="required lines by state">{words}</ul>\n'
@@ -92,14 +94,13 @@ def banners(signoff: Signoff) -> str:
         )
     if signoff.released:
         done = signoff.released
-        tags = ", ".join((done.tag, *done.also))
         kind = "plain" if signoff.override else "ok"
         said.append(
-            f'<div class="banner {kind}" role="note"><strong>Released as {text(tags)}</strong>'
-            f"{text(done.repository)}, {when(done.at)}; read back as the same manifest, "
-            f"{mono(done.media_type)}</div>\n"
+            f'<div class="banner {kind}" role="note"><strong>{text(done.repository)}</strong>'
+            f"{when(done.at)}; read back as the same manifest, {mono(done.media_type)}</div>\n"
         )
-    if signoff.not_released:
+    # That the verdict forbids it stands above already.
+    if signoff.not_released and signoff.not_released != f"the verdict is {signoff.title}":
         said.append(
             f'<div class="banner plain" role="note"><strong>Not released</strong>'
             f"{text(signoff.not_released)}</div>\n"
@@ -132,12 +133,13 @@ def waivers(signoff: Signoff) -> str:
 
 def refused(signoff: Signoff) -> str:
     """Records that do not count."""
-    rows = [
-        (mono(r.code), f"{mono(r.file)}<br>{text(r.reason)}", text(r.remedy))
+    listed = "".join(
+        f"<li><b>{text(r.code)}</b>: {mono(r.file)}<br>{text(r.reason)}"
+        f"<br><small>To mend it: {text(r.remedy)}</small></li>"
         for r in signoff.refused
-    ]
+    )
     lead = "Evidence about which there is a doubt does not count, whatever it says."
-    return section("Refused", table(("Code", "What", "To mend it"), rows) if rows else "", lead)
+    return section("Refused", f'<ul class="gaps">{listed}</ul>' if listed else "", lead)
 
 
 def checklist(signoff: Signoff) -> str:
@@ -161,7 +163,10 @@ def row(line: Line, waived: bool) -> str:
     word = "waived" if waived and line.state != State.HELD else None
     if not line.required and line.state == State.NOT_VERIFIED:
         word = "not required"
-    checks = "".join(check(c) for c in line.checks)
+    # What was seen outside the image stands in place of "not run".
+    beside = {c.node for c in line.checks if c.supporting}
+    shown = [c for c in line.checks if c.supporting or c.node not in beside or answered(c)]
+    checks = "".join(check(c) for c in shown)
     listed = f'<ul class="checks">{checks}</ul>' if checks else "<p>No check yet.</p>"
     remedy = "" if line.state == State.HELD else f'<p class="remedy">{text(line.remedy)}</p>'
     ours = "" if not line.ours else " · not in the guide, ours"
@@ -174,33 +179,66 @@ def row(line: Line, waived: bool) -> str:
     )
 
 
+def answered(one: Check) -> bool:
+    """Whether a check gave an answer."""
+    return one.state != State.NOT_VERIFIED
+
+
 def check(one: Check) -> str:
     """One check with its answer."""
-    word = "advice" if one.level == "should" and one.state == State.FAILED else None
+    mark, word = one.state, None
+    if one.level == "should" and one.state == State.FAILED:
+        word = "advice"
     reason = one.reason
     if one.state == State.BLOCKED:
         reason = f"blocked by {(one.blocked_by or '').rpartition('::')[2]}"
-    if one.supporting:
-        reason = f"{reason} (process runtime: supporting only)".strip()
+    if one.supporting and one.state == State.PASSED:
+        mark, word = State.NOT_VERIFIED, "supporting"
+        reason = "passed in the process runtime, outside the image"
     said = f"<small>{text(reason)}</small>" if reason else ""
     name = one.node.rpartition("::")[2].removeprefix("test_").replace("_", " ")
     return (
-        f'<li>{state(one.state, word)}<span class="what" title="{text(one.node)}">{text(name)}'
+        f'<li>{state(mark, word)}<span class="what" title="{text(one.node)}">{text(name)}'
         f'</span><span class="where">{text(one.lane)}, {text(one.origin)}</span>{said}</li>'
     )
 
 
 def gaps(signoff: Signoff) -> str:
     """What was not verified, and the command that would verify it."""
-    by_command: dict[str, list[str]] = {}
+    sentences = {line.id: line.sentence for line in signoff.lines}
+    by_command: dict[str, dict[str, list[str]]] = {}
     for gap in signoff.missing:
-        what = f"<b>{text(gap.item)}</b> ({text(gap.lane)}): {text(gap.reason)}"
-        by_command.setdefault(gap.command, []).append(what)
+        what = f"<b>{text(sentences[gap.item])}</b> <small>{mono(gap.item)}</small>"
+        why = f"lane {gap.lane}: {gap.reason}"
+        by_command.setdefault(gap.command, {}).setdefault(why, []).append(what)
     listed = "".join(
-        f"<li>{'<br>'.join(whats)}{command(line)}</li>" for line, whats in by_command.items()
+        "<li>"
+        + "".join(f"{'<br>'.join(what)}<p>{text(why)}</p>" for why, what in whats.items())
+        + f"{command(line)}</li>"
+        for line, whats in by_command.items()
     )
     body = f'<ul class="gaps">{listed}</ul>' if listed else ""
-    return section("Not verified", body, "Required by the policy, and shown by no evidence.")
+    lead = "Required by the policy, and shown by no evidence that counts; and what would show it."
+    return section("Not verified", body, lead)
+
+
+def bounds(signoff: Signoff) -> str:
+    """The policy's thresholds, and what was measured."""
+    rows = []
+    for bound in signoff.bounds:
+        unit, _, title = MEASURES[bound.threshold.measure]
+        asked = (("at least", bound.threshold.min), ("at most", bound.threshold.max))
+        found = {True: State.HELD, False: State.FAILED, None: State.NOT_VERIFIED}[bound.holds]
+        rows.append(
+            (
+                f"{text(title)}<br><small>{text(bound.threshold.why)}</small>",
+                " ".join(f"{word} {number(n, unit)}" for word, n in asked if n is not None),
+                number(bound.value, unit) if bound.value is not None else "not measured",
+                state(found),
+            )
+        )
+    body = table(("Measure", "Allowed", "Measured", ""), rows) if rows else ""
+    return section("Bounds of the policy", body, name="bounds")
 
 
 def never(signoff: Signoff) -> str:

@@ -65,14 +65,18 @@ class Media:
     viewer: str = ""
     #: Why views or splats are not shown.
     note: str = ""
+    #: Key of the job whose model it is.
+    job: str = ""
 
 
 def collect(folders: Sequence[Path], scene: Path, say: Say) -> Media:
-    """Pictures of the first training job that meant its quality, the GPU's before the CPU's."""
+    """Pictures of the first training job that meant its quality: of the first folder that has one,
+    the GPU's before the CPU's.
+    """
     jobs = [
         (folder, path.parent)
-        for name in ("gpu", "truth")
         for folder in folders
+        for name in ("gpu", "truth")
         for path in sorted(folder.glob(f"jobs/{name}-*/job.json"))
     ]
     note = "no training job left a model"
@@ -86,7 +90,7 @@ def collect(folders: Sequence[Path], scene: Path, say: Say) -> Media:
             model = door.artefact(job, outputs(profile).model)
             if model is None or check_layout(model):
                 continue
-            reported = views_of(metrics_of(path, profile), profile)
+            reported = views_of(job.key, metrics_of(path, profile), profile)
             seen = load_scene(door.scene())
         except (BadInput, NotVerified) as error:
             note = str(error)
@@ -112,7 +116,7 @@ def collect(folders: Sequence[Path], scene: Path, say: Say) -> Media:
             )
         best = max(reported, key=lambda view: view.psnr, default=None)
         viewer, why = view_html(model, seen, seen.view(best.name) if best else None, say)
-        return Media(tuple(shown), viewer, why)
+        return Media(tuple(shown), viewer, why, job.key)
     return Media(note=note)
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from splatgate import verdict
 from splatgate.checklist import load
-from splatgate.evidence import read, write
-from splatgate.record import Record, State, fingerprint, sealed
+from splatgate.evidence import Header, Job, Machine, Origin, read, write
+from splatgate.record import ImageFacts, Record, State, fingerprint, sealed
 from splatgate.run import ROOT
 from splatgate.signoff import cli
 
@@ -36,6 +36,32 @@ def judged(out):
     image = replace(record.image, manifest_digest=DIGEST)
     rewrite(out, record, created=now, suite=clean, image=image)
     return out
+
+
+def on_a_gpu_machine(run, out, gpu="NVIDIA H200, 9.0, 580.1"):
+    """What `judge --lane gpu` leaves on a GPU machine without an engine, from a run's own job."""
+    record, evidence = read(run / "record.json", Record), out / "evidence"
+    facts = json.loads((run / "evidence" / "container" / "facts.json").read_text())
+    (trained,) = (run / "evidence" / "jobs").glob("truth-*")
+    folder = evidence / "jobs" / trained.name.replace("truth", "gpu")
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("compressed*"))
+    job = read(folder / "job.json", Job)
+    write(folder / "job.json", replace(job, key=folder.name, image_id="", origin=Origin.GPU))
+    (evidence / "subject.toml").write_text(facts["subject"])
+    machine = Machine(gpu=gpu)
+    header = read(run / "evidence" / "evidence.json", Header)
+    process = {"runtime": "process"}
+    write(
+        evidence / "evidence.json", replace(header, image_id=None, machine=machine, extra=process)
+    )
+    # The duration is of the declared instance: another GPU does not tell it.
+    checks = tuple(
+        replace(c, state=State.PASSED, reason="", supporting=True, origin="gpu")
+        for c in record.checks
+        if c.lane == "gpu" and c.item != "production.duration"
+    )
+    image = ImageFacts()
+    return rewrite(out, record, run="gpu", image=image, machine=machine, checks=checks)
 
 
 def rewrite(folder, record=None, **changes):

@@ -1,6 +1,7 @@
 """A build log's warnings and errors are found in each format, and nothing else is."""
 
 import base64
+import hashlib
 import json
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatgate.container.cleanlog import ERROR, KNOWN, WARNING, findings, ran, severity
+from splatgate.container.provide import build
+from splatgate.doors import Recorded
+from splatgate.evidence import Header, Machine, write
+from splatgate.outcomes import NotVerified
 
 #: Lines that real builds print, and what they are.
 SAID = {
@@ -176,3 +181,21 @@ def test_exactly_the_lines_that_warn_are_found_in_any_mixture(lines, prefix):
     text = "\n".join(f"{prefix}{line}" for line in lines)
     expected = [(n, SAID[line]) for n, line in enumerate(lines, 1) if line in SAID]
     assert [(f.line, f.kind) for f in findings(text)] == expected
+
+
+def test_a_build_elsewhere_is_known_by_the_end_of_its_log(tmp_path):
+    """Without build.json the image that the log names is the one that was built."""
+    write(tmp_path / "evidence.json", Header("r", None, "", Machine()))
+    log, door = tmp_path / "build.log", Recorded(tmp_path, tmp_path)
+    other, made = b"a" * 64, b"b" * 64
+    log.write_bytes(
+        b"#9 exporting manifest sha256:%b\r\n#9 exporting config sha256:%b done" % (other, made)
+    )
+    assert build(door) == {
+        "image_id": f"sha256:{made.decode()}",
+        "log_sha256": hashlib.sha256(log.read_bytes()).hexdigest(),
+    }
+    for said in (b"", b"Successfully built 0123456789ab"):
+        log.write_bytes(said)
+        with pytest.raises(NotVerified, match="names the image"):
+            build(Recorded(tmp_path, tmp_path))

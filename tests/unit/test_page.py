@@ -14,7 +14,15 @@ from splatgate.signoff.document import Override, Released, Signoff
 from splatgate.signoff.markup import told
 from splatgate.signoff.outputs import junit, markdown
 from splatgate.signoff.pictures import Media, Shown
-from tests.unit.signoffs import DIGEST, gate, judged, policies, rewrite, with_states
+from tests.unit.signoffs import (
+    DIGEST,
+    gate,
+    judged,
+    on_a_gpu_machine,
+    policies,
+    rewrite,
+    with_states,
+)
 
 VOID = {"meta", "link", "img", "br", "path", "polygon", "polyline", "circle"}
 UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
@@ -79,6 +87,7 @@ def rich(tmp_path_factory):
         record,
         lanes=["container", "sagemaker", "gpu"],
         waiver=[{"item": "runtime.cuda", "reason": "r", "owner": "o", "expires": "2999-01-01"}],
+        threshold=[{"measure": "image.bytes", "min": 1, "max": 9e12, "why": "small is quick"}],
     )
 
     class Silent:
@@ -96,7 +105,8 @@ def rich(tmp_path_factory):
         image=replace(record.image, manifest_digest=DIGEST),
         checks=with_states(record, {"test_imports_resolve": State.FAILED}),
     )
-    gate(folder, Silent(), run, "--policy", "other", *common)
+    on_a_gpu_machine(run, folder / "gpu")
+    gate(folder, Silent(), run, folder / "gpu", "--policy", "other", *common)
     made = from_json((folder / "gate" / "signoff.json").read_bytes(), Signoff, "signoff.json")
     at = "2026-01-02T03:04:05+00:00"
     return replace(
@@ -109,7 +119,7 @@ def rich(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(rich):
     views = tuple(Shown(v.name, PIXEL, PIXEL, PIXEL, v.psnr) for v in rich.measured.views)
-    return page.render(rich, Media(views, "H4sI"))
+    return page.render(rich, Media(views, "H4sI", job=rich.measured.views[0].job))
 
 
 def test_every_number_is_found_in_the_record_that_the_page_embeds(html):
@@ -156,6 +166,8 @@ def test_all_that_was_decided_is_told(html, rich):
         *(gap.command for gap in rich.missing),
         *(unseen.what for unseen in rich.never),
         *(waiver.reason for waiver in rich.waived),
+        *(bound.threshold.why for bound in rich.bounds),
+        rich.answer,
         "the old one is worse",
         "Released by override, in spite of the verdict",
         "Released as 1.2.3",

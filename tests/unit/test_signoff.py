@@ -15,7 +15,16 @@ from splatgate import checklist
 from splatgate.evidence import BadInput, Header, Machine, read, write
 from splatgate.record import Record, State
 from splatgate.signoff import attest, cli, intake, policy
-from tests.unit.signoffs import DIGEST, PAST, gate, judged, policies, rewrite, with_states
+from tests.unit.signoffs import (
+    DIGEST,
+    PAST,
+    gate,
+    judged,
+    on_a_gpu_machine,
+    policies,
+    rewrite,
+    with_states,
+)
 
 
 @pytest.fixture(scope="module")
@@ -171,16 +180,28 @@ def test_the_graver_of_two_answers_stands(run, recorded, rules, tmp_path, capsys
         assert status == 1
 
 
-def test_supporting_evidence_never_holds_a_required_item(recorded, run, rules, tmp_path, capsys):
-    record = read(run / "record.json", Record)
-    checks = with_states(record, {"test_trains_on_the_gpu": State.PASSED})
-    process(run, replace(record, checks=checks))
-    where = ("--policy", "other", "--policies", rules(lanes=["container", "sagemaker", "gpu"]))
-    status, found, _ = gate(tmp_path, capsys, recorded, run, *where)
-    assert status == 2
-    assert "runtime.cuda" in {m["item"] for m in found["missing"]}
+def test_a_gpu_record_from_outside_the_image_releases_nothing(recorded, tmp_path, capsys):
+    """It is shown and never counted: what is missing is named, with what would show it."""
+    on_a_gpu_machine(recorded, tmp_path / "gpu")
+    given = (recorded, tmp_path / "gpu", "--policy", "release")
+    status, found, words = gate(tmp_path, capsys, *given)
+    assert (status, found["verdict"]) == (2, "partial")
+    assert [r["code"] for r in found["refused"]] == ["supporting-only"]
+    wanted = {i.id for i in checklist.load().item if "gpu" in i.required}
+    assert {m["item"] for m in found["missing"]} == wanted
+    assert all("--lane gpu  # " in m["command"] and "T4" in m["command"] for m in found["missing"])
     (cuda,) = [x for x in found["lines"] if x["id"] == "runtime.cuda"]
     assert any(c["supporting"] and c["state"] == "passed" for c in cuda["checks"])
+    # Nor does what it measured keep to a bound.
+    assert [(b["threshold"]["measure"], b["value"]) for b in found["bounds"]] == [
+        ("gpu.projected_seconds", None)
+    ]
+    beside = [s["key"] for s in found["measured"]["steps"] if s["supporting"]]
+    assert [key.partition("-")[0] for key in beside] == ["gpu"]
+    page, summary = (tmp_path / "gate" / n for n in ("signoff.html", "summary.md"))
+    for text in (words, page.read_text(), summary.read_text()):
+        assert "Not to be released yet" in text
+        assert "process runtime (NVIDIA H200), outside the image" in text
 
 
 def test_a_threshold_decides(run, rules, tmp_path, capsys):

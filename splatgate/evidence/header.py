@@ -1,0 +1,45 @@
+"""What a folder of evidence is about, who saw it, and where evidence can come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+#: Raised when a field is renamed or its meaning changes; added fields do not raise it.
+SCHEMA = "splatgate/evidence/1"
+
+
+class Origin(StrEnum):
+    """Where evidence comes from. A mock is no origin."""
+
+    IMAGE = "image"
+    EMULATED = "emulated"
+    REGISTRY = "registry"
+    GPU = "gpu"
+    LIVE = "live"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that saw: facts that explain a difference between two runs."""
+
+    engine: str | None = None
+    cpus: int | None = None
+    mem: int | None = None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """``evidence.json``: what this folder is about."""
+
+    run: str
+    image_id: str | None
+    created: str
+    machine: Machine
+    #: Content hash of the scene that the jobs were given.
+    scene: str | None = None
+    scene_name: str | None = None
+    schema: str = SCHEMA
+    extra: dict[str, Any] = field(default_factory=dict)
