@@ -4,10 +4,13 @@ what it sees.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from splatgate.doors import JobSpec, Recorded, stop_when
-from splatgate.evidence import BadInput, Header, Job, Machine, write
-from splatgate.gpu import report
+from splatgate.evidence import BadInput, Header, Job, Machine, Use, write
+from splatgate.gpu import mebibytes, report
 from splatgate.outcomes import NotVerified
 from splatgate.run import ROOT
 from splatgate.sagemaker import process
@@ -47,6 +50,28 @@ def gpu(fields: tuple[str, ...] = FIELDS) -> str | None:
         check=False,
     )
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout else None
+
+
+def memory_used() -> int | None:
+    """Bytes of the first GPU's memory in use, by all programs together; None without one."""
+    said = gpu(("memory.used",))
+    return mebibytes(said) if said else None
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One program at a time on this machine's GPU, over all runs of this user."""
+    with FileLock(Path(tempfile.gettempdir()) / f"splatgate-gpu.{os.getuid()}.lock"):
+        yield
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """Alone on the GPU, run a job whose evidence goes to ``folder``, and add what it left there."""
+    with alone():
+        before = memory_used()
+        yield
+        write(folder / "gpu.json", Use(before, memory_used()))
 
 
 class Process(Recorded):
@@ -91,11 +116,10 @@ class Process(Recorded):
         if self.header.machine.gpu is None:
             raise NotVerified("no GPU on this machine: nvidia-smi shows none")
         key = self.job_key(spec)
-        before = gpu(("memory.used",))
         folder = self.folder / "jobs" / key
         with FileLock(self.lock_path(f"jobs.{key}")):
             if not (folder / "job.json").exists():
-                with self.run.timed(f"job {spec.name}"):
+                with watched(folder), self.run.timed(f"job {spec.name}"):
                     process.run(
                         self.source / "train_gaussian_production.py",
                         self.request(spec),
@@ -106,7 +130,6 @@ class Process(Recorded):
                         say=self.say,
                         stop_when=stop_when(spec.stop_on),
                     )
-                    write(folder / "gpu.json", {"before": before, "after": gpu(("memory.used",))})
         return super().job(spec)
 
     def channel(self, spec: JobSpec) -> Path:
@@ -132,7 +155,7 @@ class Process(Recorded):
         with FileLock(self.lock_path("kernels")):
             if not path.exists():
                 self.say("kernels against their reference (about half a minute)")
-                with self.run.timed("kernels"):
+                with alone(), self.run.timed("kernels"):
                     write(path, self_test([sys.executable, str(self.source / name)]))
         return super().kernels()
 

@@ -20,6 +20,8 @@ these records; checks read them. A folder of evidence holds::
     jobs/KEY/job.json          Job
     jobs/KEY/log.txt           the job's log, one line for each line of output
     jobs/KEY/model/...         the members of model.tar.gz
+    jobs/KEY/gpu.json          Use, where the job had a GPU
+    gpu/kernels.json           what the trainer's kernels report of themselves
     jobs/KEY/compressed.json   Compression, what the next stage's tool made of the model
     jobs/KEY/compressed/...    what it wrote
 
@@ -427,6 +429,14 @@ class Job:
     def text(self) -> str:
         """The log as one text."""
         return "\n".join(line.text for line in self.log)
+
+
+@dataclass(frozen=True)
+class Use:
+    """Bytes of the GPU's memory in use before a job and after it; None: could not be read."""
+
+    before: int | None
+    after: int | None
 
 
 @dataclass(frozen=True)

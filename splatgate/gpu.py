@@ -12,6 +12,7 @@ from typing import Any
 
 from splatgate.doors import JobSpec, Recorded
 from splatgate.evidence import BadInput, Job
+from splatgate.facts import GPU_RESERVED, SHORT, STARVED
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.run import ROOT
 from splatgate.subject import Run
@@ -20,6 +21,8 @@ from splatgate.subject import Run
 TRAINS = "test_trains_on_the_gpu"
 #: No driver may compile PTX for a job: machine code for the GPU is there, or the job fails.
 NO_JIT = {"CUDA_DISABLE_PTX_JIT": "1"}
+#: Limits what PyTorch takes of the GPU, from 2.10 on (``per_process_memory_fraction``).
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 #: Held-out quality of whole trainings: measured, with spread and command.
 BASELINE = ROOT / "tests" / "gpu" / "baseline.toml"
 #: A floor lies this many standard deviations of single runs below their mean: once in thirty
@@ -34,6 +37,12 @@ class Gpu:
     name: str
     capability: str
     driver: str
+    memory: str
+
+    @property
+    def bytes(self) -> int:
+        """All of its memory."""
+        return mebibytes(self.memory)
 
     @property
     def driver_branch(self) -> int:
@@ -107,7 +116,12 @@ def gpu(door: Recorded) -> Gpu:
     """The first GPU of the machine that saw."""
     if door.header.machine.gpu is None:
         raise NotVerified("no GPU on this machine; run `make test-gpu` on one")
-    return Gpu(*door.header.machine.gpu.split(", ")[:3])
+    return Gpu(*door.header.machine.gpu.split(", ")[:4])
+
+
+def mebibytes(text: str) -> int:
+    """Bytes of a size as nvidia-smi prints it (``15360 MiB``)."""
+    return int(text.split()[0]) * 2**20
 
 
 def kernels(door: Recorded) -> dict[str, Any]:
@@ -128,6 +142,59 @@ def run_of(door: Recorded) -> Run:
 def gpu_job(door: Recorded) -> Job:
     """The whole training of the run's scene, however it ended."""
     return door.job(JobSpec("gpu", run_of(door).gpu, environment=NO_JIT, deadline=600))
+
+
+def limited(door: Recorded, name: str, size: float) -> Job:
+    """The whole training with ``size`` bytes of the GPU's memory, however it ended.
+
+    Raises:
+        Blocked: with all of the memory none completed.
+        NotVerified: the trainer's PyTorch cannot be limited.
+    """
+    if (first := gpu_job(door)).status != "Completed":
+        raise Blocked(TRAINS, f"job {first.key} ended {first.status}: {first.failure_reason}")
+    share = f"per_process_memory_fraction:{size / gpu(door).bytes:.4f}"
+    asked = {**NO_JIT, ALLOCATOR: share}
+    job = door.job(JobSpec(name, run_of(door).gpu, environment=asked, deadline=600))
+    refused = [line.text for line in job.log if "Unrecognized" in line.text]
+    if job.status != "Completed" and refused:
+        raise NotVerified(f"this PyTorch takes no limit from {ALLOCATOR}: {refused[-1]}")
+    return job
+
+
+def gpu_capped(door: Recorded) -> Job:
+    """The whole training with the GPU memory of the smallest declared instance."""
+    from splatgate.container.provide import instances
+    from splatgate.sagemaker.instances import INSTANCES, MIB
+
+    known = [INSTANCES[i.name].gpu_memory_mib * MIB for i in instances(door) if i.name in INSTANCES]
+    if not known:
+        raise NotVerified("the GPU memory of the declared instance types is not known")
+    size = min(known) - GPU_RESERVED
+    return gpu_job(door) if gpu(door).bytes <= size else limited(door, "gpu-capped", size)
+
+
+def peak(door: Recorded) -> Callable[[str], tuple[int, int]]:
+    """Bytes of GPU memory that a whole training took at most, and those reckoned before it."""
+
+    def give(data: str) -> tuple[int, int]:
+        found, keys = trained_on(door)(data).metrics, door.profile().metrics
+        sizes = found.get(keys.peak_gpu), found.get(keys.gpu_needed)
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise NotVerified(f"its metrics name no {keys.peak_gpu} and {keys.gpu_needed}")
+        return sizes  # type: ignore[return-value]
+
+    return give
+
+
+def gpu_short(door: Recorded) -> Job:
+    """The whole training with two thirds of the GPU memory that it took."""
+    return limited(door, "gpu-short", peak(door)("scene")[0] * SHORT)
+
+
+def gpu_starved(door: Recorded) -> Job:
+    """The whole training with a tenth of the GPU memory that it took."""
+    return limited(door, "gpu-starved", peak(door)("scene")[0] * STARVED)
 
 
 def trained_on(door: Recorded) -> Callable[[str], Trained]:
@@ -165,7 +232,11 @@ def gpu_stopped(door: Recorded) -> Job:
 
 
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
-    function.__name__: function for function in (gpu, kernels, gpu_job, trained_on, gpu_stopped)
+    function.__name__: function
+    for function in (
+        *(gpu, kernels, gpu_job, trained_on, gpu_stopped),
+        *(gpu_capped, peak, gpu_short, gpu_starved),
+    )
 }
 
 
