@@ -121,7 +121,8 @@ def judge(argv: Sequence[str]) -> int:
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-n", asked.workers, f"--junitxml={out / 'junit.xml'}"]
+    command += ["-n", asked.workers] if asked.workers != "0" else []
+    command += [f"--junitxml={out / 'junit.xml'}"]
     command += options.passed_on(asked)
     command += ["--process"] if process else []
     command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
