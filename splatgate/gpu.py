@@ -15,7 +15,7 @@ from splatgate.evidence import BadInput, Job
 from splatgate.facts import GPU_RESERVED, SHORT, STARVED
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.run import ROOT
-from splatgate.subject import Run
+from splatgate.subject import Outputs, Run
 
 #: The check whose failure explains why nothing that was trained on a GPU can be judged.
 TRAINS = "test_trains_on_the_gpu"
@@ -57,15 +57,32 @@ class Trained:
     scene: str
     job: Job
     metrics: dict[str, Any]
-    ply: Path
     door: Recorded
+
+    @property
+    def ply(self) -> Path:
+        """The .ply that it wrote.
+
+        Raises:
+            NotVerified: it was not kept with the evidence, being large.
+        """
+        name = outputs(self.door).model
+        if self.door.file(f"jobs/{self.job.key}/model/{name}") is None:
+            raise NotVerified(f"{name} of job {self.job.key} was not kept with the evidence")
+        path = self.door.artefact(self.job, name)
+        assert path is not None
+        return path
 
     @property
     def splats(self) -> Any:
         """The Gaussians that it wrote."""
         from splatgate.scene.splats import read_splats
 
-        return self.door.once(f"gpu splats {self.job.key}", lambda: read_splats(self.ply))
+        return self.door.once(f"gpu splats {self._digest}", lambda: read_splats(self.ply))
+
+    @property
+    def _digest(self) -> str:
+        return next(m.sha256 for m in self.job.members if m.path == outputs(self.door).model)
 
     @property
     def measured(self) -> Any:
@@ -75,13 +92,13 @@ class Trained:
 
         keys = self.door.profile().metrics
         views = [(v[keys.name], v[keys.width], v[keys.height]) for v in self.metrics[keys.views]]
-        scene = load_scene(self.door.scene_of(self.job))
+        path = self.door.scene_of(self.job)
 
         def render() -> Any:
             self.door.say(f"rendering {len(views)} views of {len(self.splats.means)} Gaussians")
-            return measure(self.splats, scene, views, background=keys.background)
+            return measure(self.splats, load_scene(path), views, background=keys.background)
 
-        return self.door.once(f"gpu measured {self.job.key}", render)
+        return self.door.once(f"gpu measured {self._digest} {views} {path}", render)
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,18 @@ def kernels(door: Recorded) -> dict[str, Any]:
     return door.kernels()
 
 
+def outputs(door: Recorded) -> Outputs:
+    """Where the trainer puts its files.
+
+    Raises:
+        NotVerified: its profile does not say.
+    """
+    found = door.profile().outputs
+    if found is None:
+        raise NotVerified("the subject profile has no [outputs]")
+    return found
+
+
 def run_of(door: Recorded) -> Run:
     """The profile's runs, for a GPU."""
     gpu(door)
@@ -153,7 +182,7 @@ def limited(door: Recorded, name: str, size: float) -> Job:
     """
     if (first := gpu_job(door)).status != "Completed":
         raise Blocked(TRAINS, f"job {first.key} ended {first.status}: {first.failure_reason}")
-    share = f"per_process_memory_fraction:{size / gpu(door).bytes:.4f}"
+    share = f"per_process_memory_fraction:{min(1.0, size / gpu(door).bytes):.6f}"
     asked = {**NO_JIT, ALLOCATOR: share}
     job = door.job(JobSpec(name, run_of(door).gpu, environment=asked, deadline=600))
     refused = [line.text for line in job.log if "Unrecognized" in line.text]
@@ -205,16 +234,16 @@ def trained_on(door: Recorded) -> Callable[[str], Trained]:
             raise Blocked(TRAINS, f"job {first.key} ended {first.status}: {first.failure_reason}")
         spec = JobSpec("gpu", run_of(door).gpu, data, NO_JIT, deadline=600)
         job = first if data == "scene" else door.job(spec)
-        outputs = door.profile().outputs
-        if outputs is None or outputs.metrics is None:
-            raise NotVerified("the subject profile names no model and metrics in [outputs]")
+        model, metrics = outputs(door).model, outputs(door).metrics
+        if metrics is None:
+            raise NotVerified("by its profile this trainer reports no quality in a file")
         if job.status != "Completed":
             raise Blocked(TRAINS, f"job {job.key} ended {job.status}: {job.failure_reason}")
-        ply, metrics = door.artefact(job, outputs.model), door.artefact(job, outputs.metrics)
-        if ply is None or metrics is None:
-            raise Blocked(TRAINS, f"job {job.key} left no {outputs.model} or {outputs.metrics}")
+        path = door.artefact(job, metrics)
+        if path is None or model not in (member.path for member in job.members):
+            raise Blocked(TRAINS, f"job {job.key} left no {model} or {metrics}")
         name = door.header.scene_name or "" if data == "scene" else data
-        return Trained(name, job, dict(json.loads(metrics.read_text())), ply, door)
+        return Trained(name, job, dict(json.loads(path.read_text())), door)
 
     return give
 
