@@ -30,6 +30,7 @@ VERBS = {
     "diagnose": ("splatgate.diagnose.cli:main", "explain a failed job by the checklist"),
     "checks": ("splatgate.proof.published:main", "the catalogue of checks, from their docstrings"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
+    "probe": ("splatgate.probing.cli:main", "answer open points by one short job in your account"),
     "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
