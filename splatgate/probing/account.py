@@ -141,16 +141,19 @@ class Account:
         """Stop the job and see it end; say so where that cannot be seen."""
         import botocore.exceptions
 
-        began = self.now()
+        began, asked, last = self.now(), False, ""
         try:
             while self.now() - began <= ENDING:
                 try:
-                    # Refused once it stops or has ended.
-                    with contextlib.suppress(botocore.exceptions.ClientError):
-                        self.client("sagemaker").stop_training_job(TrainingJobName=self.name)
+                    if not asked:
+                        # Refused where it has ended by itself.
+                        with contextlib.suppress(botocore.exceptions.ClientError):
+                            self.client("sagemaker").stop_training_job(TrainingJobName=self.name)
+                            asked = True
                     status = self._describe()["TrainingJobStatus"]
-                    self.say(f"{self.name}: asked to stop, {status}")
-                    if status in ENDED:
+                    if status != last:
+                        self.say(f"{self.name}: asked to stop, {status}")
+                    if (last := status) in ENDED:
                         return
                 except botocore.exceptions.ClientError as error:
                     self.say(f"{self.name}: {told(error)}")

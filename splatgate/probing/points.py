@@ -59,9 +59,8 @@ class Point:
     @property
     def assumed(self) -> str | None:
         """What the training host here does about it; None: it need not do anything."""
-        begins = f"{self.row}: "
-        rows = Assumptions().rows()
-        return next((row.removeprefix(begins) for row in rows if row.startswith(begins)), None)
+        rows = (row for row in Assumptions().rows() if row.startswith(self.row))
+        return next((row.removeprefix(self.row).strip(": ") for row in rows), None) or None
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,16 @@ class Answer:
 
 
 def answers(found: Found) -> tuple[Answer, ...]:
-    """Every open point with its answer, or why there is none."""
-    return tuple(_answer(point, found) for point in POINTS)
+    """Every open point with its answer, or why there is none: what is probed, and whatever else
+    the training host assumes.
+    """
+    known = tuple(point.row for point in POINTS)
+    rest = [row.partition(": ") for row in Assumptions().rows() if not row.startswith(known)]
+    others = [
+        Answer(row, "", "not-verified", why="no probe job shows it", assumed=assumed or None)
+        for row, _, assumed in rest
+    ]
+    return (*(_answer(point, found) for point in POINTS), *others)
 
 
 def shown(end: str) -> list[Point]:
