@@ -4,6 +4,7 @@ what it sees.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from splatgate.gpu import mebibytes, report
 from splatgate.outcomes import NotVerified
 from splatgate.run import ROOT
 from splatgate.sagemaker import process
-from splatgate.sagemaker.channels import tree_hash
+from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.scene import variants
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What nvidia-smi is asked about a GPU, in the order of ``Machine.gpu``.
 FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+#: Name of the hash that evidence of the process runtime is bound to.
+SOURCE = "source_sha256"
 #: Scenes that a job may ask for by name, beside the run's.
 SCENES = ("brighton_beach", "banana")
 #: Longest time that the kernels' self-test may take, seconds.
@@ -50,6 +53,17 @@ def gpu(fields: tuple[str, ...] = FIELDS) -> str | None:
         check=False,
     )
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout else None
+
+
+def source_hash(source: Path) -> str:
+    """Content hash (sha256, hex) of a trainer's source tree and what is compiled in it, less its
+    tests and what Python caches.
+    """
+    total = hashlib.sha256()
+    for name, path in files_below(source):
+        if not {"__pycache__", "tests"} & set(name.split("/")):
+            total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
 
 
 def memory_used() -> int | None:
@@ -103,7 +117,7 @@ class Process(Recorded):
                 machine=Machine(gpu=gpu()),
                 scene=tree_hash(self.scene_path),
                 scene_name=self.scene_path.name,
-                extra={"runtime": "process", "source_sha256": tree_hash(self.source / "trainer")},
+                extra={"runtime": "process", SOURCE: source_hash(self.source)},
             ),
         )
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from splatgate.evidence import Header, Job, Limits, LogLine, Machine, Origin, Us
 from splatgate.proof import catalogue, report
 from splatgate.proof.bench import remember
 from splatgate.proof.cases import judged
-from splatgate.record import State
+from splatgate.record import Record, State
 from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker import process
 from splatgate.sagemaker.channels import tree_hash
@@ -282,3 +283,52 @@ def test_without_nvidia_smi_there_is_no_gpu(monkeypatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert device.gpu() is None
     assert device.memory_used() is None
+
+
+def test_evidence_is_bound_to_the_sources_and_to_what_was_compiled(tmp_path):
+    for name in ("trainer/a.py", "kernels/step.so", "tests/t.py", "trainer/__pycache__/a.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    before = device.source_hash(tmp_path)
+    (tmp_path / "trainer" / "__pycache__" / "a.pyc").write_text("2")
+    (tmp_path / "tests" / "t.py").write_text("2")
+    assert device.source_hash(tmp_path) == before
+    (tmp_path / "kernels" / "step.so").write_text("2")
+    assert device.source_hash(tmp_path) != before
+
+
+def judge(evidence, out):
+    command = [sys.executable, "-m", "splatgate", "judge", "--lane", "gpu"]
+    done = subprocess.run(
+        [*command, "--evidence", str(evidence), "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (out / "record.json").exists(), done.stderr
+    return read(out / "record.json", Record)
+
+
+def test_a_record_says_what_it_was_seen_on_and_is_bound_to(good, tmp_path):
+    work = shutil.copytree(good[0], tmp_path / "evidence")
+    for path in work.glob("jobs/*/model/point_cloud.ply"):
+        path.unlink()
+    header = read(work / "evidence.json", Header)
+    bound = {"runtime": "process", device.SOURCE: "abc"}
+    write(work / "evidence.json", replace(header, extra=bound))
+    found = judge(work, tmp_path / "out")
+    assert (found.image.ref, found.image.source_sha256) == (None, "abc")
+    assert found.machine == Machine(gpu=GPU, cuda="13.0", runtime="process")
+    assert {c.supporting for c in found.checks} == {True}
+
+
+@pytest.mark.skipif(not catalogue.RECORDED_GPU.exists(), reason="no GPU was recorded yet")
+def test_what_a_gpu_machine_saw_is_judged_alike_without_one(tmp_path):
+    """All but what needs the .ply, which is too large to be kept."""
+    seen = read(catalogue.RECORDED_GPU / "record.json", Record)
+    found = judge(catalogue.RECORDED_GPU, tmp_path)
+    kept = [c.node for c in found.checks if "was not kept" not in c.reason and not c.blocked_by]
+    states = {c.node: c.state for c in seen.checks}
+    assert {c.node: c.state for c in found.checks if c.node in kept} == {n: states[n] for n in kept}
+    assert len(kept) > len(states) / 2
