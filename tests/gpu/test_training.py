@@ -128,7 +128,7 @@ def test_trains_in_the_declared_gpus_memory(gpu_capped):
 
 
 @pytest.mark.production_errors
-@pytest.mark.needs(TRAINS)
+@pytest.mark.needs(TRAINS, "test_quality_is_not_below_the_baseline")
 @SCENES
 def test_gpu_memory_is_as_reckoned(scene, peak):
     """The memory taken is below the one reckoned before training, and not far below.
@@ -143,7 +143,7 @@ def test_gpu_memory_is_as_reckoned(scene, peak):
 
 
 @pytest.mark.production_errors
-@pytest.mark.needs(TRAINS)
+@pytest.mark.needs(TRAINS, "test_quality_is_not_below_the_baseline")
 def test_shortage_of_gpu_memory_is_told(gpu_short, profile):
     """Where GPU memory runs out, the log says so, and training goes on with less or ends by name.
 
@@ -161,7 +161,7 @@ def test_shortage_of_gpu_memory_is_told(gpu_short, profile):
 
 
 @pytest.mark.production_errors
-@pytest.mark.needs(TRAINS)
+@pytest.mark.needs(TRAINS, "test_quality_is_not_below_the_baseline")
 def test_too_little_gpu_memory_ends_the_job_by_name(gpu_starved, profile):
     """Where the GPU cannot hold even a reduced model, the job fails and names memory as the cause.
 
