@@ -30,6 +30,7 @@ VERBS = {
     "diagnose": ("splatgate.diagnose.cli:main", "explain a failed job by the checklist"),
     "checks": ("splatgate.proof.published:main", "the catalogue of checks, from their docstrings"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
+    "probe": ("splatgate.probing.cli:main", "answer open points by one short job in your account"),
     "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
@@ -121,7 +122,8 @@ def judge(argv: Sequence[str]) -> int:
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-n", asked.workers, f"--junitxml={out / 'junit.xml'}"]
+    command += ["-n", asked.workers] if asked.workers != "0" else []
+    command += [f"--junitxml={out / 'junit.xml'}"]
     command += options.passed_on(asked)
     command += ["--process"] if process else []
     command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]

@@ -4,10 +4,14 @@ what it sees.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from splatgate.doors import JobSpec, Recorded, stop_when
-from splatgate.evidence import BadInput, Header, Job, Machine, write
-from splatgate.gpu import report
+from splatgate.evidence import BadInput, Header, Job, Machine, Use, write
+from splatgate.gpu import mebibytes, report
 from splatgate.outcomes import NotVerified
 from splatgate.run import ROOT
 from splatgate.sagemaker import process
-from splatgate.sagemaker.channels import tree_hash
+from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.scene import variants
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What nvidia-smi is asked about a GPU, in the order of ``Machine.gpu``.
 FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+#: Name of the hash that evidence of the process runtime is bound to.
+SOURCE = "source_sha256"
 #: Scenes that a job may ask for by name, beside the run's.
 SCENES = ("brighton_beach", "banana")
 #: Longest time that the kernels' self-test may take, seconds.
@@ -47,6 +53,39 @@ def gpu(fields: tuple[str, ...] = FIELDS) -> str | None:
         check=False,
     )
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout else None
+
+
+def source_hash(source: Path) -> str:
+    """Content hash (sha256, hex) of a trainer's source tree and what is compiled in it, less its
+    tests and what Python caches.
+    """
+    total = hashlib.sha256()
+    for name, path in files_below(source):
+        if not {"__pycache__", "tests"} & set(name.split("/")):
+            total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def memory_used() -> int | None:
+    """Bytes of the first GPU's memory in use, by all programs together; None without one."""
+    said = gpu(("memory.used",))
+    return mebibytes(said) if said else None
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One program at a time on this machine's GPU, over all runs of this user."""
+    with FileLock(Path(tempfile.gettempdir()) / f"splatgate-gpu.{os.getuid()}.lock"):
+        yield
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """Alone on the GPU, run a job whose evidence goes to ``folder``, and add what it left there."""
+    with alone():
+        before = memory_used()
+        yield
+        write(folder / "gpu.json", Use(before, memory_used()))
 
 
 class Process(Recorded):
@@ -78,7 +117,7 @@ class Process(Recorded):
                 machine=Machine(gpu=gpu()),
                 scene=tree_hash(self.scene_path),
                 scene_name=self.scene_path.name,
-                extra={"runtime": "process", "source_sha256": tree_hash(self.source / "trainer")},
+                extra={"runtime": "process", SOURCE: source_hash(self.source)},
             ),
         )
 
@@ -91,11 +130,10 @@ class Process(Recorded):
         if self.header.machine.gpu is None:
             raise NotVerified("no GPU on this machine: nvidia-smi shows none")
         key = self.job_key(spec)
-        before = gpu(("memory.used",))
         folder = self.folder / "jobs" / key
         with FileLock(self.lock_path(f"jobs.{key}")):
             if not (folder / "job.json").exists():
-                with self.run.timed(f"job {spec.name}"):
+                with watched(folder), self.run.timed(f"job {spec.name}"):
                     process.run(
                         self.source / "train_gaussian_production.py",
                         self.request(spec),
@@ -106,7 +144,6 @@ class Process(Recorded):
                         say=self.say,
                         stop_when=stop_when(spec.stop_on),
                     )
-                    write(folder / "gpu.json", {"before": before, "after": gpu(("memory.used",))})
         return super().job(spec)
 
     def channel(self, spec: JobSpec) -> Path:
@@ -132,7 +169,7 @@ class Process(Recorded):
         with FileLock(self.lock_path("kernels")):
             if not path.exists():
                 self.say("kernels against their reference (about half a minute)")
-                with self.run.timed("kernels"):
+                with alone(), self.run.timed("kernels"):
                     write(path, self_test([sys.executable, str(self.source / name)]))
         return super().kernels()
 

@@ -28,6 +28,7 @@ from splatgate.evidence import (
     Lint,
     Pipeline,
     Registry,
+    Use,
     read,
 )
 from splatgate.outcomes import NotVerified
@@ -215,6 +216,10 @@ class Recorded:
                 problems.append(f"its {what} is another than was asked for")
         if problems:
             raise BadInput(f"{self.folder}/jobs/{key}: {'; '.join(problems)}; record it anew")
+
+    def gpu_use(self, job: Job) -> Use:
+        """The GPU's memory before and after a job."""
+        return self._record(f"jobs/{job.key}/gpu.json", Use)
 
     def kernels(self) -> dict[str, Any]:
         """What the trainer's kernels report of themselves on the GPU."""

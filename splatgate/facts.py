@@ -52,6 +52,19 @@ IMAGE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 #: How far twenty steps of Adam may end apart, as a share of the way: the first steps divide by the
 #: gradient's own size, so that the smallest gradients' rounding counts in full (measured: 8e-4).
 UPDATE_TOLERANCE = 1e-2
+#: Bytes of a GPU's stated memory that no job gets: a T4 of 16 GiB shows 15, and driver, context and
+#: fragments take another.
+GPU_RESERVED = 2 * 2**30
+#: How many times the GPU memory that a training took the model may have reckoned: above, it refuses
+#: scenes that would fit.
+RECKONED = 4.0
+#: Shares of the GPU memory that a training took which leave it short once, and at every step.
+SHORT, STARVED = 0.67, 0.1
+#: GPU memory that other programs of the machine may take meanwhile; a context alone takes five
+#: times as much.
+GPU_LEFT = 64 * 2**20
+#: Words by which a log says that memory ran out.
+RAN_OUT = r"(?i)memory ran out|out of memory|\boom\b"
 #: Agreement between reported PSNR and the suite's own rendering of the artefact, dB. The same
 #: formation in float32 on two implementations differs by some hundredths; a tenth is left for the
 #: trainer's own cut-offs.

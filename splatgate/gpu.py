@@ -12,14 +12,17 @@ from typing import Any
 
 from splatgate.doors import JobSpec, Recorded
 from splatgate.evidence import BadInput, Job
+from splatgate.facts import GPU_RESERVED, SHORT, STARVED
 from splatgate.outcomes import Blocked, NotVerified
 from splatgate.run import ROOT
-from splatgate.subject import Run
+from splatgate.subject import Outputs, Run
 
 #: The check whose failure explains why nothing that was trained on a GPU can be judged.
 TRAINS = "test_trains_on_the_gpu"
 #: No driver may compile PTX for a job: machine code for the GPU is there, or the job fails.
 NO_JIT = {"CUDA_DISABLE_PTX_JIT": "1"}
+#: Limits what PyTorch takes of the GPU, from 2.10 on (``per_process_memory_fraction``).
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 #: Held-out quality of whole trainings: measured, with spread and command.
 BASELINE = ROOT / "tests" / "gpu" / "baseline.toml"
 #: A floor lies this many standard deviations of single runs below their mean: once in thirty
@@ -34,6 +37,12 @@ class Gpu:
     name: str
     capability: str
     driver: str
+    memory: str
+
+    @property
+    def bytes(self) -> int:
+        """All of its memory."""
+        return mebibytes(self.memory)
 
     @property
     def driver_branch(self) -> int:
@@ -48,15 +57,32 @@ class Trained:
     scene: str
     job: Job
     metrics: dict[str, Any]
-    ply: Path
     door: Recorded
+
+    @property
+    def ply(self) -> Path:
+        """The .ply that it wrote.
+
+        Raises:
+            NotVerified: it was not kept with the evidence, being large.
+        """
+        name = outputs(self.door).model
+        if self.door.file(f"jobs/{self.job.key}/model/{name}") is None:
+            raise NotVerified(f"{name} of job {self.job.key} was not kept with the evidence")
+        path = self.door.artefact(self.job, name)
+        assert path is not None
+        return path
 
     @property
     def splats(self) -> Any:
         """The Gaussians that it wrote."""
         from splatgate.scene.splats import read_splats
 
-        return self.door.once(f"gpu splats {self.job.key}", lambda: read_splats(self.ply))
+        return self.door.once(f"gpu splats {self._digest}", lambda: read_splats(self.ply))
+
+    @property
+    def _digest(self) -> str:
+        return next(m.sha256 for m in self.job.members if m.path == outputs(self.door).model)
 
     @property
     def measured(self) -> Any:
@@ -66,13 +92,13 @@ class Trained:
 
         keys = self.door.profile().metrics
         views = [(v[keys.name], v[keys.width], v[keys.height]) for v in self.metrics[keys.views]]
-        scene = load_scene(self.door.scene_of(self.job))
+        path = self.door.scene_of(self.job)
 
         def render() -> Any:
             self.door.say(f"rendering {len(views)} views of {len(self.splats.means)} Gaussians")
-            return measure(self.splats, scene, views, background=keys.background)
+            return measure(self.splats, load_scene(path), views, background=keys.background)
 
-        return self.door.once(f"gpu measured {self.job.key}", render)
+        return self.door.once(f"gpu measured {self._digest} {views} {path}", render)
 
 
 @dataclass(frozen=True)
@@ -107,13 +133,30 @@ def gpu(door: Recorded) -> Gpu:
     """The first GPU of the machine that saw."""
     if door.header.machine.gpu is None:
         raise NotVerified("no GPU on this machine; run `make test-gpu` on one")
-    return Gpu(*door.header.machine.gpu.split(", ")[:3])
+    return Gpu(*door.header.machine.gpu.split(", ")[:4])
+
+
+def mebibytes(text: str) -> int:
+    """Bytes of a size as nvidia-smi prints it (``15360 MiB``)."""
+    return int(text.split()[0]) * 2**20
 
 
 def kernels(door: Recorded) -> dict[str, Any]:
     """What the trainer's kernels are off by on this GPU, case by case."""
     gpu(door)
     return door.kernels()
+
+
+def outputs(door: Recorded) -> Outputs:
+    """Where the trainer puts its files.
+
+    Raises:
+        NotVerified: its profile does not say.
+    """
+    found = door.profile().outputs
+    if found is None:
+        raise NotVerified("the subject profile has no [outputs]")
+    return found
 
 
 def run_of(door: Recorded) -> Run:
@@ -130,6 +173,59 @@ def gpu_job(door: Recorded) -> Job:
     return door.job(JobSpec("gpu", run_of(door).gpu, environment=NO_JIT, deadline=600))
 
 
+def limited(door: Recorded, name: str, size: float) -> Job:
+    """The whole training with ``size`` bytes of the GPU's memory, however it ended.
+
+    Raises:
+        Blocked: with all of the memory none completed.
+        NotVerified: the trainer's PyTorch cannot be limited.
+    """
+    if (first := gpu_job(door)).status != "Completed":
+        raise Blocked(TRAINS, f"job {first.key} ended {first.status}: {first.failure_reason}")
+    share = f"per_process_memory_fraction:{min(1.0, size / gpu(door).bytes):.6f}"
+    asked = {**NO_JIT, ALLOCATOR: share}
+    job = door.job(JobSpec(name, run_of(door).gpu, environment=asked, deadline=600))
+    refused = [line.text for line in job.log if "Unrecognized" in line.text]
+    if job.status != "Completed" and refused:
+        raise NotVerified(f"this PyTorch takes no limit from {ALLOCATOR}: {refused[-1]}")
+    return job
+
+
+def gpu_capped(door: Recorded) -> Job:
+    """The whole training with the GPU memory of the smallest declared instance."""
+    from splatgate.container.provide import instances
+    from splatgate.sagemaker.instances import INSTANCES, MIB
+
+    known = [INSTANCES[i.name].gpu_memory_mib * MIB for i in instances(door) if i.name in INSTANCES]
+    if not known:
+        raise NotVerified("the GPU memory of the declared instance types is not known")
+    size = min(known) - GPU_RESERVED
+    return gpu_job(door) if gpu(door).bytes <= size else limited(door, "gpu-capped", size)
+
+
+def peak(door: Recorded) -> Callable[[str], tuple[int, int]]:
+    """Bytes of GPU memory that a whole training took at most, and those reckoned before it."""
+
+    def give(data: str) -> tuple[int, int]:
+        found, keys = trained_on(door)(data).metrics, door.profile().metrics
+        sizes = found.get(keys.peak_gpu), found.get(keys.gpu_needed)
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise NotVerified(f"its metrics name no {keys.peak_gpu} and {keys.gpu_needed}")
+        return sizes  # type: ignore[return-value]
+
+    return give
+
+
+def gpu_short(door: Recorded) -> Job:
+    """The whole training with two thirds of the GPU memory that it took."""
+    return limited(door, "gpu-short", peak(door)("scene")[0] * SHORT)
+
+
+def gpu_starved(door: Recorded) -> Job:
+    """The whole training with a tenth of the GPU memory that it took."""
+    return limited(door, "gpu-starved", peak(door)("scene")[0] * STARVED)
+
+
 def trained_on(door: Recorded) -> Callable[[str], Trained]:
     """A whole training of a scene: ``scene`` (the run's), ``banana``, or ``shuffled``."""
 
@@ -138,16 +234,16 @@ def trained_on(door: Recorded) -> Callable[[str], Trained]:
             raise Blocked(TRAINS, f"job {first.key} ended {first.status}: {first.failure_reason}")
         spec = JobSpec("gpu", run_of(door).gpu, data, NO_JIT, deadline=600)
         job = first if data == "scene" else door.job(spec)
-        outputs = door.profile().outputs
-        if outputs is None or outputs.metrics is None:
-            raise NotVerified("the subject profile names no model and metrics in [outputs]")
+        model, metrics = outputs(door).model, outputs(door).metrics
+        if metrics is None:
+            raise NotVerified("by its profile this trainer reports no quality in a file")
         if job.status != "Completed":
             raise Blocked(TRAINS, f"job {job.key} ended {job.status}: {job.failure_reason}")
-        ply, metrics = door.artefact(job, outputs.model), door.artefact(job, outputs.metrics)
-        if ply is None or metrics is None:
-            raise Blocked(TRAINS, f"job {job.key} left no {outputs.model} or {outputs.metrics}")
+        path = door.artefact(job, metrics)
+        if path is None or model not in (member.path for member in job.members):
+            raise Blocked(TRAINS, f"job {job.key} left no {model} or {metrics}")
         name = door.header.scene_name or "" if data == "scene" else data
-        return Trained(name, job, dict(json.loads(metrics.read_text())), ply, door)
+        return Trained(name, job, dict(json.loads(path.read_text())), door)
 
     return give
 
@@ -165,7 +261,11 @@ def gpu_stopped(door: Recorded) -> Job:
 
 
 PROVIDERS: dict[str, Callable[[Recorded], Any]] = {
-    function.__name__: function for function in (gpu, kernels, gpu_job, trained_on, gpu_stopped)
+    function.__name__: function
+    for function in (
+        *(gpu, kernels, gpu_job, trained_on, gpu_stopped),
+        *(gpu_capped, peak, gpu_short, gpu_starved),
+    )
 }
 
 

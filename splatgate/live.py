@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,7 +270,8 @@ class Live(Recorded):
                     assumed=Assumptions(empty_hyperparameters_file=not spec.no_file),
                 )
                 channel = self.channel(spec)
-                with self.run.timed(f"job {spec.name}"):
+                watch = device.watched(folder) if self.header.machine.gpu else nullcontext()
+                with watch, self.run.timed(f"job {spec.name}"):
                     host.run(
                         image.image_id,
                         self.request(spec),

@@ -79,6 +79,8 @@ class ImageFacts:
     archs: tuple[str, ...] = ()
     driver_floor: str | None = None
     bytes: int | None = None
+    #: Hash of the trainer's sources and compiled kernels, where they ran without an image.
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from splatgate import doors
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
-from splatgate.device import Process
+from splatgate.device import SOURCE, Process
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.run import ROOT, Run
@@ -88,10 +88,13 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
     far.
     """
     folder = run.folder
-    image = ImageFacts(ref=run.image)
+    image = ImageFacts(ref=run.image if run.door == "live" else None)
     machine, created = Machine(), ""
     if header := _legible(folder / "evidence.json", Header):
-        machine, created = header.machine, header.created
+        kernels = _legible(folder / "gpu" / "kernels.json", dict) or {}
+        cuda, runtime = kernels.get("cuda"), header.extra.get("runtime")
+        machine = replace(header.machine, cuda=cuda, runtime=runtime)
+        image, created = replace(image, source_sha256=header.extra.get(SOURCE)), header.created
     if found := _legible(folder / "image.json", Image):
         image = ImageFacts(
             ref=found.ref,

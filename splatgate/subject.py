@@ -91,6 +91,8 @@ class Memory:
     gpu_gaussian: int = 944
     #: A pixel of one view on the GPU: image and photograph as floats.
     gpu_pixel: int = 24
+    #: Where GPU memory runs out the first time, training goes on with less.
+    gives_way: bool = False
     #: A Gaussian in a checkpoint; 0: none is kept.
     checkpoint_gaussian: int = 0
 
@@ -112,6 +114,9 @@ class Metrics:
     #: Name of the device trained on, and the whole job's seconds as projected after some steps.
     device_name: str = "device_name"
     projected: str = "projected_seconds"
+    #: Bytes of GPU memory taken at most, and those reckoned before training.
+    peak_gpu: str = "peak_gpu_bytes"
+    gpu_needed: str = "gpu_memory_needed_bytes"
     name: str = "name"
     width: str = "width"
     height: str = "height"

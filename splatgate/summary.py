@@ -74,7 +74,8 @@ def _item(out: Any, item: Item, state: ItemState, record: Record) -> None:
         failed = next(c for c in checks if c.state == State.FAILED and c.level == "must")
         name = (record.image.image_id or "").removeprefix("sha256:")[:12] or record.image.ref
         out.write_line(f"{'':16}remedy: {item.remedy}", bold=True)
-        out.write_line(f"{'':16}again:  .tox/suite/bin/pytest '{failed.node}' --image {name}")
+        which = f"--image {name}" if name else "--process"
+        out.write_line(f"{'':16}again:  .tox/suite/bin/pytest '{failed.node}' {which}")
     if state.state == State.NOT_VERIFIED:
         seen = {check.lane for check in checks}
         for lane in item.required:

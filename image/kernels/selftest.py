@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 """Runs the step's kernels on this GPU against the PyTorch reference: one JSON object on stdout.
 
-    python image/kernels/selftest.py [CASE...]
+    python image/kernels/selftest.py [--small] [NAME...]
+
+NAME is a case, or a part: adam, memory, shortage; without one, everything. ``--small``: the own
+kernels alone on the small cases, for a tool that makes each launch a hundred times slower::
+
+    compute-sanitizer --tool memcheck --error-exitcode 9 python image/kernels/selftest.py --small
 
 Judges nothing: it writes down errors, and the reader has the bounds. Reference: autograd through
 ``trainer.raster_torch`` and ``trainer.loss`` in float64 on the CPU; for scenes too large for that,
@@ -10,10 +15,11 @@ autograd through gsplat on the GPU.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +36,10 @@ from trainer.rasterise import View  # noqa: E402
 from trainer.step import At  # noqa: E402
 
 RASTERISERS = ("own", "gsplat")
+#: What is run beside the cases: a report's key, and the function of this file.
+PARTS = ("adam", "memory", "shortage")
+#: Cases of a few thousand threads that together reach every branch of the kernels.
+SMALL = ("image of 37 x 23", "one", "behind the camera", "opaque", "huge over all tiles")
 #: Share of pixels that may lie beyond the reported image error: float32 and float64 disagree on
 #: whether a Gaussian's alpha still reaches 1/255 in a few pixels of a hundred thousand.
 _SHARE = 1e-3
@@ -201,12 +211,16 @@ def errors(
     }
 
 
-def compare(case: Case, config: Config, device: torch.device) -> Iterator[dict[str, Any]]:
-    """One case with each pair of rasterising kernels, and what gsplat's autograd is off by."""
+def compare(
+    case: Case, config: Config, device: torch.device, pairs: Sequence[str] = RASTERISERS
+) -> Iterator[dict[str, Any]]:
+    """One case with each of some pairs of rasterising kernels; with gsplat's, also what its
+    autograd is off by.
+    """
     view, at = view_of(case, device), At(3, 0, 0.0, case.degree, case.dropout, 12345)
     want = reference(case, view, at, config, case.large)
-    by_gsplat = errors(reference(case, view, at, config, True), want)
-    for pair in RASTERISERS:
+    by_gsplat = errors(reference(case, view, at, config, True), want) if "gsplat" in pairs else None
+    for pair in pairs:
         step = FusedStep(config, 1.0, {n: v.cuda() for n, v in case.values.items()}, None, pair)
         found = errors(kernels_gradients(step, view, at), want)
         row = {
@@ -312,20 +326,32 @@ def adam(config: Config) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Run all cases; progress on standard error."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is asked for; progress on standard error."""
+    every = list(cases())
+    known = [*(case.name for case in every), *PARTS]
+    parser = argparse.ArgumentParser(description="Compare the step's kernels with their reference.")
+    parser.add_argument("--small", action="store_true", help="own kernels, small cases, no parts")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {'; '.join(known)}")
+    asked = parser.parse_args(argv)
+    if unknown := [name for name in asked.names if name not in known]:
+        parser.error(f"no case {unknown[0]!r}; one of: {'; '.join(known)}")
+    names = asked.names or (SMALL if asked.small else known)
+    pairs = RASTERISERS[:1] if asked.small else RASTERISERS
+
     device = rasterise.require_backend("cuda")
     first = time.monotonic() - BEGAN
     config = replace(load(Path("/nonexistent"), {}), opacity_reg=0.01, max_elongation=0.0)
-    found = []
-    for case in cases():
-        if sys.argv[1:] and case.name not in sys.argv[1:]:
-            continue
-        found += compare(case, config, device)
-        torch.cuda.empty_cache()
-        row = found[-2]
-        worst = max(row["gradients"].values())
-        sys.stderr.write(f"{case.name}: image {row['image']:.1e}, gradients {worst:.1e}\n")
+    found: list[dict[str, Any]] = []
+    for case in every:
+        if case.name in names:
+            rows = list(compare(case, config, device, pairs))
+            torch.cuda.empty_cache()
+            worst = max(rows[0]["gradients"].values())
+            sys.stderr.write(f"{case.name}: image {rows[0]['image']:.1e}, gradients {worst:.1e}\n")
+            found += rows
+    parts = {"adam": lambda: adam(config)}
+    parts |= {f.__name__: (lambda f=f: f(config, device)) for f in (memory, shortage)}
     result = {
         "schema": "splatgate-trainer/kernels/1",
         "device": torch.cuda.get_device_name(device),
@@ -334,9 +360,7 @@ def main() -> int:
         "cuda": torch.version.cuda,
         "first_raster_seconds": first,
         "cases": found,
-        "adam": adam(config),
-        "memory": memory(config, device),
-        "shortage": shortage(config, device),
+        **{name: part() for name, part in parts.items() if name in names},
         "seconds": time.monotonic() - BEGAN,
     }
     sys.stdout.write(json.dumps(result) + "\n")

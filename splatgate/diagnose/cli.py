@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from splatgate.diagnose import collect, emergency, unusual
 from splatgate.diagnose.bundle import GOOD, Bundle, load
@@ -18,6 +17,7 @@ from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
 from splatgate.diagnose.note import NOTE, note, reproduction, shown
 from splatgate.evidence import BadInput, to_json, write_bytes
 from splatgate.run import ROOT
+from splatgate.sagemaker.aws import clients
 from splatgate.signoff.attest import public_key
 from splatgate.signoff.store import Store
 
@@ -133,24 +133,9 @@ def _bundle(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _clients(options: argparse.Namespace) -> Callable[[str], Any]:
-    """Makes boto3's clients, each once.
-
-    Raises:
-        BadInput: no Region or no such profile.
-    """
-    import boto3
-    import botocore.config
-    import botocore.exceptions
-
-    # The services' own advice for throttling: back off, and try again for a while.
-    config = botocore.config.Config(retries={"mode": "adaptive", "max_attempts": 12})
-    try:
-        session = boto3.Session(profile_name=options.profile, region_name=options.region)
-        session.client("sagemaker", config=config)
-    except botocore.exceptions.BotoCoreError as error:
-        what = f"{options.target}: no such bundle, and " if options.target else ""
-        raise BadInput(f"{what}no way to AWS: {error}; --region and --profile name one") from None
-    return functools.cache(lambda service: session.client(cast(Any, service), config=config))
+    """boto3's clients; what names no file may have been meant as one."""
+    what = f"{options.target}: no such bundle, and " if options.target else ""
+    return clients(options.profile, options.region, what)
 
 
 def _emergency(options: argparse.Namespace) -> int:

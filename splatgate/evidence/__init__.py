@@ -19,6 +19,8 @@ Nothing here looks and nothing here judges. Collectors (``splatgate.container``,
     jobs/KEY/job.json          Job
     jobs/KEY/log.txt           the job's log, one line for each line of output
     jobs/KEY/model/...         the members of model.tar.gz
+    jobs/KEY/gpu.json          Use, where the job had a GPU
+    gpu/kernels.json           what the trainer's kernels report of themselves
     jobs/KEY/compressed.json   Compression, what the next stage's tool made of the model
     jobs/KEY/compressed/...    what it wrote
 
@@ -38,7 +40,7 @@ from splatgate.evidence.container import (
 from splatgate.evidence.files import BadInput, T, from_json, read, to_json, write, write_bytes
 from splatgate.evidence.header import SCHEMA, Header, Machine, Origin
 from splatgate.evidence.image import Image, Layer, LayerFiles, Leftover, LeftoverKind, Lint, Remark
-from splatgate.evidence.job import Attempt, Compression, Job, Limits, LogLine, Member, ToolRun
+from splatgate.evidence.job import Attempt, Compression, Job, Limits, LogLine, Member, ToolRun, Use
 from splatgate.evidence.pipeline import Pipeline
 from splatgate.evidence.registry import Answer, Child, Registry, Served
 
@@ -76,6 +78,7 @@ __all__ = [
     "Source",
     "T",
     "ToolRun",
+    "Use",
     "from_json",
     "read",
     "to_json",

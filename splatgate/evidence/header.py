@@ -27,7 +27,12 @@ class Machine:
     engine: str | None = None
     cpus: int | None = None
     mem: int | None = None
+    #: Name, capability, driver, memory, clock now and greatest clock, as nvidia-smi tells them.
     gpu: str | None = None
+    #: Version of CUDA that the trainer's kernels ran on.
+    cuda: str | None = None
+    #: ``process``: the source tree in the machine's interpreter. None: the image in the engine.
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,14 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Use:
+    """Bytes of the GPU's memory in use before a job and after it; None: could not be read."""
+
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True)
 class ToolRun:
     """One run of the compressor: from a file to a file, how it ended and what it said."""
 

@@ -26,7 +26,7 @@ from splatgate.container import lint, sweep
 from splatgate.evidence import BadInput, Header, Job, Member, read, write
 from splatgate.pipeline import source
 from splatgate.proof.cases import JUDGED, cases, judged
-from splatgate.proof.catalogue import OF_SOURCE, Fault, spoil
+from splatgate.proof.catalogue import OF_SOURCE, RECORDED_GPU, Fault, spoil
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker.channels import tree_hash
@@ -62,9 +62,10 @@ class Bench:
         with.
         """
         if fault.of_evidence:
-            if "recorded" not in self._good:
-                self._good["recorded"] = judged(self.good_evidence(), DEFAULT_SCENE, self._known)
-            return self._good["recorded"]
+            door = f"recorded {fault.lane}"
+            if door not in self._good:
+                self._good[door] = self._judged(fault, self.good_evidence(fault.lane))
+            return self._good[door]
         if fault.kind == OF_SOURCE:
             with self._alone:
                 if "source" not in self._good:
@@ -96,10 +97,17 @@ class Bench:
         known = {case.check.name for case in cases(*JUDGED)} <= {c.name for c in record.checks}
         return record if fresh and whole and known and record.image.image_id == self.image else None
 
-    def good_evidence(self) -> Path:
+    def _judged(self, fault: Fault, folder: Path) -> Record:
+        """Evidence judged in this process: in the fault's own lane, if it has one."""
+        lanes = (fault.lane,) if fault.lane else JUDGED
+        return judged(folder, DEFAULT_SCENE, self._known, lanes)
+
+    def good_evidence(self, lane: str = "") -> Path:
         """Evidence of the good image: what was recorded with the suite is whole, else what was just
-        seen.
+        seen. Of the gpu lane, only what was recorded.
         """
+        if lane == "gpu":
+            return RECORDED_GPU
         if (RECORDED / "evidence.json").exists():
             return RECORDED
         return ROOT / "build" / "evidence"
@@ -165,10 +173,10 @@ class Bench:
                 write(evidence / "evidence.json", replace(header, scene=tree_hash(scene)))
                 return judged(evidence, scene)
             if fault.of_evidence:
-                shutil.copytree(self.good_evidence(), work)
+                shutil.copytree(self.good_evidence(fault.lane), work)
                 spoil(fault, folder, work)
                 remember(fault.kind, work)
-                return judged(work, DEFAULT_SCENE, self._known)
+                return self._judged(fault, work)
             if fault.kind == OF_SOURCE:
                 shutil.copytree(ROOT / "image", work)
                 spoil(fault, folder, work)
@@ -286,7 +294,9 @@ def remember(kind: str, evidence: Path) -> None:
 
 
 def _now(member: Member, model: Path) -> Member:
-    if member.kind != "file":
+    path = model / member.path
+    # What is large may not be kept with the evidence.
+    if member.kind != "file" or not path.exists():
         return member
-    data = (model / member.path).read_bytes()
+    data = path.read_bytes()
     return replace(member, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

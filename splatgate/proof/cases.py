@@ -118,13 +118,19 @@ def judge(case: Case, door: Recorded) -> Check:
     return outcome(case.check, cast(pytest.TestReport, SimpleNamespace(when=when)), error)
 
 
-def judged(folder: Path, scene: Path, known: dict[str, Any] | None = None) -> Record:
+def judged(
+    folder: Path,
+    scene: Path,
+    known: dict[str, Any] | None = None,
+    lanes: tuple[str, ...] = JUDGED,
+) -> Record:
     """Judge a folder of evidence, as ``judge --evidence`` would.
 
     Args:
         folder: the evidence.
         scene: the scene that its jobs were given.
         known: what was computed from evidence before, by what it was computed from; added to.
+        lanes: those to judge.
 
     Raises:
         BadInput: the folder holds no evidence.
@@ -134,7 +140,7 @@ def judged(folder: Path, scene: Path, known: dict[str, Any] | None = None) -> Re
     if known is not None:
         door._made = known
     checklist = checklists.load()
-    checks = verdict.settle(judge(case, door) for case in cases(*JUDGED))
+    checks = verdict.settle(judge(case, door) for case in cases(*lanes))
     states = verdict.items(checklist, checks)
     return Record(
         image=ImageFacts(image_id=door.header.image_id),

@@ -33,6 +33,8 @@ KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "
 OF_EVIDENCE = ("artefact", "build", "evidence", "pipeline")
 #: Kind that spoils the trainer's sources, and needs a GPU and no engine.
 OF_SOURCE = "source"
+#: What a machine with a GPU saw of the good trainer.
+RECORDED_GPU = ROOT / "tests" / "evidence" / "gpu"
 EXCUSED, MOST_EXCUSED = "excused.toml", 5
 
 
@@ -56,7 +58,8 @@ class Fault:
     control: bool = False
     #: Judged with --quick: nothing that trains can tell the variant from the good image.
     quick: bool = False
-    #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at.
+    #: Judged in this lane alone, with --quick: what the fault touches, no other lane looks at. Of
+    #: evidence: ``gpu``, what a machine with a GPU recorded.
     lane: str = ""
     #: Judged without --quick, in a lane of its own too: it shows while training.
     trains: bool = False
@@ -131,6 +134,8 @@ def lacking(fault: Fault) -> str:
     """What this machine lacks for a fault, or ""."""
     if "gpu" in fault.needs and gpu() is None:
         return "needs a GPU"
+    if fault.of_evidence and fault.lane == "gpu" and not RECORDED_GPU.exists():
+        return "needs recorded evidence of a GPU (docs/gpu.md)"
     if "hadolint" in fault.needs and lint.program() is None:
         return "needs hadolint"
     return "needs Node" if "node" in fault.needs and shutil.which("node") is None else ""

@@ -13,6 +13,7 @@ import os
 import queue
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -30,8 +31,8 @@ from splatgate.sagemaker.request import Request
 from splatgate.sagemaker.result import ending
 from splatgate.sagemaker.world import config_files
 
-#: What a process of the machine needs to find its interpreter, its driver and its temporary folder.
-PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "CUDA_HOME", "PYTHONPATH")
+#: What a process of the machine needs to find its interpreter, its packages and its driver.
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "CUDA_HOME", "PYTHONPATH")
 
 
 def run(
@@ -58,13 +59,19 @@ def run(
         for name, data in config_files(request, Assumptions()).items():
             (base / name).write_bytes(data)
         (base / "input" / "data" / "training").symlink_to(channel.resolve())
+        own = {"HOME": Path(work) / "home", "TMPDIR": Path(work) / "tmp"}
+        for path in own.values():
+            path.mkdir()
         environment = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
+        environment |= {k: str(path) for k, path in own.items()}
         environment |= dict(request.environment)
         environment |= {
             "TRAINING_JOB_NAME": request.name,
             "TRAINING_JOB_ARN": request.arn,
             "SAGEMAKER_BASE_DIR": str(base),
             "PYTHONUNBUFFERED": "1",
+            # Packages of the user's own are not below that empty home.
+            "PYTHONUSERBASE": site.getuserbase(),
         }
         command = (sys.executable, str(script), "train")
         started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
@@ -103,7 +110,11 @@ def run(
             members=tuple(members(base / "model")),
             output_members=tuple(members(base / "output" / "data")),
             checkpoint_members=tuple(members(base / "checkpoints")),
-            writes_outside=(),
+            writes_outside=tuple(
+                f"{shown}/{name}"
+                for shown, path in (("~", own["HOME"]), ("/tmp", own["TMPDIR"]))
+                for name in left_in(path)
+            ),
             unverified=("process runtime: no limits, no mounts, this machine's packages",),
             started=started,
             origin=Origin.GPU,
@@ -159,6 +170,12 @@ def _follow(
     process.wait()
     took = None if stopped_at is None else round(time.monotonic() - stopped_at, 2)
     return log, ended_by, took
+
+
+def left_in(folder: Path) -> list[str]:
+    """What lies below a folder that is no folder itself, by its path there."""
+    found = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def members(folder: Path) -> Iterator[Member]:

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from splatgate.container.cuda import MINIMUM_DRIVER
-from splatgate.facts import PROMPT
+from splatgate.facts import GPU_LEFT, PROMPT
 from splatgate.gpu import TRAINS
+from splatgate.outcomes import NotVerified
 
 
 @pytest.mark.sagemaker_gpu_access
@@ -49,3 +50,30 @@ def test_first_step_comes_promptly(gpu_job, profile):
     assert first <= PROMPT, (
         f"first step after {first:.0f} s, expected {PROMPT:.0f}; compile kernels with the image"
     )
+
+
+@pytest.mark.runtime_offline
+@pytest.mark.needs(TRAINS)
+def test_caches_stay_empty(trained_on):
+    """A job compiles and downloads nothing: it leaves no file outside /opt/ml and /tmp.
+
+    What a first job puts into a cache each job pays for, since the cache ends with its container
+    (K16).
+    """
+    kept = [p for p in trained_on("scene").job.writes_outside if not p.startswith("/tmp/")]
+    assert not kept, f"left behind: {', '.join(kept[:5])}; compile and fetch with the image"
+
+
+@pytest.mark.runtime_cuda
+@pytest.mark.needs(TRAINS)
+@pytest.mark.parametrize("data", ["scene", "banana"])
+def test_gpu_is_left_as_it_was(data, trained_on, door):
+    """Two jobs in a row: after each the GPU has as much memory free as before it.
+
+    What a job leaves running holds memory that the next one reckons with.
+    """
+    used = door.gpu_use(trained_on(data).job)
+    if used.before is None or used.after is None:
+        raise NotVerified("nvidia-smi tells no memory in use")
+    more = used.after - used.before
+    assert more <= GPU_LEFT, f"{more / 1e6:.0f} MB of GPU memory still held; end every child"

@@ -1,8 +1,10 @@
 """Whole trainings on this GPU: sound, true to their report, and as good as they were before."""
 
+import re
+
 import pytest
 
-from splatgate.facts import GRACE, PSNR_MARGIN, PSNR_TOLERANCE
+from splatgate.facts import GRACE, PSNR_MARGIN, PSNR_TOLERANCE, RAN_OUT, RECKONED
 from splatgate.gpu import TRAINS, floor
 from splatgate.outcomes import NotVerified
 from splatgate.scene.splats import check_layout, check_logits
@@ -110,3 +112,69 @@ def test_stop_in_the_middle_leaves_a_model(gpu_stopped, profile):
     if took is None:
         raise NotVerified("the job ended before it could be stopped")
     assert took <= GRACE, f"took {took} s, has {GRACE}"
+
+
+@pytest.mark.runtime_cuda
+@pytest.mark.needs(TRAINS)
+def test_trains_in_the_declared_gpus_memory(gpu_capped):
+    """The whole training completes with as much GPU memory as the smallest declared GPU has.
+
+    A larger card of the test machine hides what the declared one cannot hold.
+    """
+    assert gpu_capped.status == "Completed", (
+        f"ended {gpu_capped.status}: {gpu_capped.failure_reason}; lower the cap on Gaussians"
+    )
+    assert not (said := ran_out(gpu_capped)), f"it had to give way: {said[0]}"
+
+
+@pytest.mark.production_errors
+@pytest.mark.needs(TRAINS, "test_quality_is_not_below_the_baseline")
+@SCENES
+def test_gpu_memory_is_as_reckoned(scene, peak):
+    """The memory taken is below the one reckoned before training, and not far below.
+
+    By it the trainer refuses a scene before it is rented for: too low, and jobs die after hours;
+    too high, and scenes are refused that would fit.
+    """
+    taken, reckoned = peak(scene)
+    told = f"{taken / 1e9:.2f} GB taken, {reckoned / 1e9:.2f} GB reckoned"
+    assert taken <= reckoned, f"{told}; count what is missing"
+    assert reckoned <= RECKONED * taken, f"{told}; reckon closer"
+
+
+@pytest.mark.production_errors
+@pytest.mark.needs(TRAINS, "test_quality_is_not_below_the_baseline")
+def test_shortage_of_gpu_memory_is_told(gpu_short, profile):
+    """Where GPU memory runs out, the log says so, and training goes on with less or ends by name.
+
+    A model of fewer Gaussians that nobody was told of passes for what was ordered.
+    """
+    if gpu_short.status != "Completed" and not profile.memory.gives_way:
+        assert re.search(RAN_OUT, gpu_short.failure or ""), f"ended {gpu_short.failure_reason!r}"
+        return
+    assert gpu_short.status == "Completed", (
+        f"ended {gpu_short.status}: {gpu_short.failure_reason}; by its profile it gives way"
+    )
+    names = [member.path for member in gpu_short.members]
+    assert profile.outputs.model in names, f"no {profile.outputs.model}: {names}"
+    assert ran_out(gpu_short), "memory was short, and no line of the log says so"
+
+
+@pytest.mark.production_errors
+@pytest.mark.needs(TRAINS, "test_quality_is_not_below_the_baseline")
+def test_too_little_gpu_memory_ends_the_job_by_name(gpu_starved, profile):
+    """Where the GPU cannot hold even a reduced model, the job fails and names memory as the cause.
+
+    "Illegal address" or a bare exit status sends whoever is on call after the driver.
+    """
+    if gpu_starved.status == "Completed":
+        raise NotVerified("a tenth of the memory was enough; it cannot be starved this way")
+    known = profile.errors.get("out_of_memory")
+    failure = gpu_starved.failure or ""
+    named = failure.startswith(known) if known else re.search(RAN_OUT, failure)
+    assert named, f"ended {gpu_starved.failure_reason!r}, expected {known or RAN_OUT}"
+
+
+def ran_out(job):
+    """What the log says about memory that ran out."""
+    return [line.text for line in job.log if re.search(RAN_OUT, line.text)]
