@@ -230,6 +230,30 @@ def test_archive_that_points_outside_is_refused(tmp_path: Path, kind: str, name:
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("s/images", "both"), ("s/sparse/0/images.bin/x", "both"), ("x" * 300, "long")],
+)
+def test_archive_that_no_disk_can_hold_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    make_archive(tmp_path / "scene", "zip", {**GOOD, name: b"x"})
+    with pytest.raises(TrainerError, match=why) as e, channel.open_channel(tmp_path):
+        pass
+    assert e.value.code == "E_CHANNEL_ARCHIVE"
+
+
+def test_link_that_leads_nowhere_is_as_good_as_absent(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"sparse/0/{n}" for n in MODEL), "images/a.jpg")
+    (tmp_path / "images/b.jpg").symlink_to("b.jpg")
+    with channel.open_channel(tmp_path):
+        pass
+
+
+def test_second_model_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, *(f"sparse/{k}/{n}" for n in MODEL for k in "01"), "images/a.jpg")
+    with channel.open_channel(tmp_path):
+        assert "only 0/ of 2 models" in capsys.readouterr().out
+
+
 def test_link_in_archive_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         info = tarfile.TarInfo("images")

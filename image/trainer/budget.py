@@ -69,9 +69,10 @@ class Budget:
     def _way_out(self, config: Config) -> str:
         """The one parameter that would make it fit, with its value."""
         over = self.total - self.have * (1 - _SPARE)
-        photos, gaussians = self.needs.get("photographs", 0), self.needs["Gaussians"]
-        if photos > over and photos >= gaussians:
-            size = int(config.max_image_size * math.sqrt(1 - over / photos))
+        gaussians = self.needs["Gaussians"]
+        pixels = self.needs.get("photographs", 0) + self.needs["drawing"]
+        if pixels > over and pixels >= gaussians:
+            size = int(config.max_image_size * math.sqrt(1 - over / pixels))
             return f"max_image_size={size} would fit"
         if gaussians > over:
             return f"max_gaussians={int(config.max_gaussians * (1 - over / gaussians))} would fit"

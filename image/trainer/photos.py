@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pycolmap
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainer import host, log
 from trainer.errors import TrainerError
@@ -23,6 +25,12 @@ from trainer.scene import Scene, Shot
 MAX_MISSING = 0.05
 #: SSIM looks through an 11-pixel window.
 MIN_SIDE = 16
+#: What is read as a photograph. Pillow knows more, and starts other programs for some of it.
+FORMATS = ("JPEG", "JPEG2000", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+#: Pixels that a photograph may have although its camera has not a quarter as many.
+_ANY_SIZE = 2**26
+# Pillow's own limit refuses large aerial cameras; what is decoded is held against the camera.
+Image.MAX_IMAGE_PIXELS = None
 #: Seconds between lines that say how far decoding has come.
 _SAY_EVERY = 5.0
 
@@ -63,9 +71,7 @@ def index_photos(scene: Scene) -> dict[str, Path]:
     that.
     """
     index = {
-        p.relative_to(scene.images).as_posix().lower(): p
-        for p in sorted(scene.images.rglob("*"))
-        if p.is_file()
+        _key(p.relative_to(scene.images)): p for p in sorted(scene.images.rglob("*")) if p.is_file()
     }
     names = [s.name for s in scene.shots if find_photo(scene.images, s.name, index) is None]
     refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), index)
@@ -88,10 +94,13 @@ def load_photos(
         if path is None:
             return f"{shot.name} (missing)"
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
+                limit_size(shot, image)
                 image.load()
                 return prepare(shot, image, max_size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UnidentifiedImageError:
+            return f"{shot.name} (none of {', '.join(FORMATS)})"
+        except (OSError, SyntaxError, ValueError) as error:
             return f"{shot.name} ({error})"
 
     photos: list[Photo] = []
@@ -142,7 +151,27 @@ def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
             "E_SCENE_IMAGES", f"the model names a photograph outside images/: {name[:80]!r}"
         )
     path = folder / pure
-    return path if path.is_file() else index.get(pure.as_posix().lower())
+    return path if os.path.isfile(path) else index.get(_key(pure))
+
+
+def _key(path: PurePath) -> str:
+    """A name without regard to case, and to how its accents are written: macOS parts them."""
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
+def limit_size(shot: Shot, image: Image.Image) -> None:
+    """Have a JPEG larger than its camera decoded at a part of its size; refuse other giants.
+
+    Memory was reckoned by the cameras.
+    """
+    camera = shot.camera
+    image.draft(None, (camera.width, camera.height))
+    if image.width * image.height > max(_ANY_SIZE, 4 * camera.width * camera.height):
+        raise TrainerError(
+            "E_SCENE_IMAGES",
+            f"{shot.name} is {image.width}x{image.height}, but its camera {camera.camera_id} is "
+            f"{camera.width}x{camera.height}: far larger; hand over the photographs that SfM saw",
+        )
 
 
 def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
@@ -216,6 +245,8 @@ def _same_shape(size: tuple[int, int], camera: pycolmap.Camera) -> bool:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, which have no agreed range")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion saturates it
         image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
