@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from small import configure, make_job
 from test_codes import nothing, unsafe_archive
-from test_inputs import similar
+from test_inputs import changed, in_one_place, similar
 from trainer.errors import EXIT_REFUSED, KINDS
 
 CHANNEL = "input/data/training"
@@ -73,7 +73,38 @@ CASES: list[tuple[str, Callable[[Path], object], dict[str, str], list[str], str]
     ("E_NOT_FINITE", none, {"lr_scales": "1", "max_iterations": "400"}, [], "step"),
     ("E_DISK", none, {}, ["--tmpfs=/opt/ml/model:size=16k"], "point_cloud.ply"),
     ("E_OUTPUT", none, {}, ["--tmpfs=/opt/ml/model:ro"], "/opt/ml/model"),
+    ("E_OUTPUT", none, {}, ["--read-only", "--tmpfs=/opt/ml/model"], "temporary directory"),
+    (
+        "E_SCENE_CAMERA",
+        changed(in_one_place),
+        {},
+        [],
+        "one place",
+    ),
 ]
+
+
+def start(base: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the job of a base folder in a container, with these options of ``docker run``."""
+    (base / "output").mkdir()
+    (base / "output").chmod(0o777)
+    command = ["docker", "run", "--rm", "--network=none", *options]
+    command += [f"--volume={base}/input:/opt/ml/input:ro", f"--volume={base}/output:/opt/ml/output"]
+    return subprocess.run(
+        [*command, os.environ["TRAINER_IMAGE"], "train"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_container_trains_for_a_user_without_a_name_on_a_closed_root(tmp_path: Path) -> None:
+    base = make_job(tmp_path)
+    where = ["--tmpfs=/opt/ml/model:mode=777", "--tmpfs=/tmp"]
+    done = start(base, "--user=12345", "--read-only", *where)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert (base / "output/data/renders").is_dir()
 
 
 def test_every_refusal_has_a_case() -> None:
@@ -96,17 +127,7 @@ def test_container_refuses_by_code(
 ) -> None:
     base = configure(make_job(tmp_path), **parameters)
     damage(base / CHANNEL)
-    (base / "output").mkdir()
-    (base / "output").chmod(0o777)
-    command = ["docker", "run", "--rm", "--network=none", *options]
-    command += [f"--volume={base}/input:/opt/ml/input:ro", f"--volume={base}/output:/opt/ml/output"]
-    done = subprocess.run(
-        [*command, os.environ["TRAINER_IMAGE"], "train"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = start(base, *options)
     failure = base / "output/failure"
     assert failure.exists(), done.stdout[-1500:] + done.stderr[-500:]
     first = failure.read_text().splitlines()[0]

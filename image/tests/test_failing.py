@@ -109,6 +109,20 @@ def test_bad_hyperparameter_is_refused_before_anything_slow(tmp_path: Path) -> N
     assert " torch" not in done.stderr
 
 
+def test_name_in_no_encoding_is_told(tmp_path: Path) -> None:
+    fill(tmp_path / "input/data/training", os.fsdecode(b"caf\xe9.jpg"))
+    done = start(tmp_path, DEVICE="cpu")
+    assert r"caf\udce9.jpg" in done.stdout
+    assert (tmp_path / "output/failure").read_text().startswith("E_SCENE_LAYOUT: ")
+
+
+@pytest.mark.parametrize("log", [">&-", ">/dev/full"], ids=["closed", "full"])
+def test_lost_log_costs_neither_the_job_nor_its_failure_text(tmp_path: Path, log: str) -> None:
+    command = f"SAGEMAKER_BASE_DIR={tmp_path} PYTHONUNBUFFERED=1 {sys.executable} {SCRIPT} {log}"
+    assert subprocess.run(command, shell=True, timeout=60, check=False).returncode == 3
+    assert (tmp_path / "output/failure").read_text().startswith("E_CHANNEL_EMPTY: ")
+
+
 def test_unknown_argument_is_refused(tmp_path: Path) -> None:
     assert start(tmp_path, "train", "--iterations=7").returncode == 3
 

@@ -65,6 +65,10 @@ def require_gpu(environment: Mapping[str, str], root: Path = Path("/")) -> None:
 
 def require_output(base: Path) -> None:
     """Refuse output folders that cannot be written to: ``E_OUTPUT``, or ``E_DISK`` if full."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise TrainerError("E_OUTPUT", f"{error.strerror}; mount one, or set TMPDIR") from error
     for folder in (base / "model", base / "output" / "data"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
