@@ -169,6 +169,8 @@ def unpack(archive: Path, target: Path) -> None:
 
 def _name(entry: zipfile.ZipInfo) -> str:
     """A member's name; macOS writes UTF-8 without the flag that says so."""
+    if entry.flag_bits & 0x800:
+        return entry.filename
     try:
         return entry.filename.encode("cp437").decode()
     except UnicodeError:

@@ -99,7 +99,7 @@ def load_photos(
                 image.load()
                 return prepare(shot, image, max_size)
         except UnidentifiedImageError:
-            return f"{shot.name} (none of {', '.join(FORMATS)})"
+            return f"{shot.name} (cannot be read as any of {', '.join(FORMATS)})"
         except (OSError, SyntaxError, ValueError) as error:
             return f"{shot.name} ({error})"
 
