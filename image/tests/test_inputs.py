@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small import VIEWS, gained, load, make_job, make_scene, metrics, opened, run, truth
-from trainer import channel, export, loss
+from trainer import channel, export, loss, photos
 from trainer.errors import TrainerError
 from trainer.scene import read_scene
 
@@ -234,7 +234,7 @@ def test_legal_oddity_trains_towards_the_truth(tmp_path: Path, oddity: str) -> N
         (lambda root: os.truncate(root / PHOTO, 200), "v2.png"),
         (lambda root: (root / PHOTO).write_bytes(b"\0\0\0\x18ftypheic"), "any of JPEG"),
         (photo(lambda im: im.convert("F"), format="tiff"), "floating-point"),
-        (giant, "64000x48000.*far larger"),
+        (giant, "v2.png .64000x48000, far larger"),
         (photo(lambda im: im.resize((64, 64))), "64x64.*64x48"),
         (photo(lambda im: im.transpose(Image.Transpose.ROTATE_90)), "48x64.*64x48"),
     ],
@@ -247,6 +247,17 @@ def test_unusable_photographs_are_refused_by_name(
     with pytest.raises(TrainerError, match=reason) as e:
         load(tmp_path)
     assert e.value.code == "E_SCENE_IMAGES"
+
+
+@pytest.mark.parametrize(("kind", "size"), [("png", (640, 480)), ("jpeg", (80, 60))])
+def test_memory_is_reckoned_by_what_is_decoded(
+    tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    """A photograph ten times as large as its camera says; of a JPEG an eighth is decoded."""
+    photo(lambda im: im.resize((640, 480)), format=kind)(make_scene(tmp_path))
+    scene, found = opened(tmp_path)
+    assert photos.sizes(scene) == [(64, 48), size, *[(64, 48)] * 4]
+    assert (found[1].width, found[1].height) == size
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["bin", "txt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import unicodedata
@@ -29,7 +30,7 @@ MIN_SIDE = 16
 FORMATS = ("JPEG", "JPEG2000", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 #: Pixels that a photograph may have although its camera has not a quarter as many.
 _ANY_SIZE = 2**26
-# Pillow's own limit refuses large aerial cameras; what is decoded is held against the camera.
+# Pillow's own limit refuses large aerial cameras; a photograph is held against its camera instead.
 Image.MAX_IMAGE_PIXELS = None
 #: Seconds between lines that say how far decoding has come.
 _SAY_EVERY = 5.0
@@ -94,8 +95,7 @@ def load_photos(
         if path is None:
             return f"{shot.name} (missing)"
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                limit_size(shot, image)
+            with opened(shot, path) as image:
                 image.load()
                 return prepare(shot, image, max_size)
         except UnidentifiedImageError:
@@ -159,19 +159,37 @@ def _key(path: PurePath) -> str:
     return unicodedata.normalize("NFC", path.as_posix()).casefold()
 
 
-def limit_size(shot: Shot, image: Image.Image) -> None:
-    """Have a JPEG larger than its camera decoded at a part of its size; refuse other giants.
+def sizes(scene: Scene) -> list[tuple[int, int]]:
+    """Width and height of each photograph as it is decoded, by its header.
 
-    Memory was reckoned by the cameras.
+    Of one that is missing or unreadable its camera's.
     """
-    camera = shot.camera
+    index, found = index_photos(scene), []
+    for shot in scene.shots:
+        size = (shot.camera.width, shot.camera.height)
+        path = find_photo(scene.images, shot.name, index)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            if path:
+                with opened(shot, path) as image:
+                    size = image.size
+        found.append(size)
+    return found
+
+
+def opened(shot: Shot, path: Path) -> Image.Image:
+    """A photograph whose header is read; of a JPEG larger than its camera, the part that is needed.
+
+    Raises ValueError for other giants: a header may be damaged, or lie.
+    """
+    camera, image = shot.camera, Image.open(path, formats=FORMATS)
+    whole = image.size
     image.draft(None, (camera.width, camera.height))
     if image.width * image.height > max(_ANY_SIZE, 4 * camera.width * camera.height):
-        raise TrainerError(
-            "E_SCENE_IMAGES",
-            f"{shot.name} is {image.width}x{image.height}, but its camera {camera.camera_id} is "
-            f"{camera.width}x{camera.height}: far larger; hand over the photographs that SfM saw",
+        image.close()
+        raise ValueError(
+            f"{whole[0]}x{whole[1]}, far larger than its camera's {camera.width}x{camera.height}"
         )
+    return image
 
 
 def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
