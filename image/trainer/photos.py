@@ -66,7 +66,7 @@ class Photo:
 
 
 def index_photos(scene: Scene) -> dict[str, Path]:
-    """Photographs there are, by their path under ``images/`` in lower case.
+    """Photographs there are, by their path under ``images/`` (see ``_key``).
 
     Raises ``E_SCENE_IMAGES`` when too many registered ones are missing: no decoding is needed for
     that.

@@ -181,11 +181,10 @@ def _reprojection(model: pycolmap.Reconstruction) -> float:
         for seen in point.track.elements:
             image = model.images[seen.image_id]
             pixel = image.project_point(point.xyz) if image.has_pose else None
-            gap = (
-                math.inf if pixel is None else math.dist(pixel, image.point2D(seen.point2D_idx).xy)
-            )
+            place = image.point2D(seen.point2D_idx).xy
+            gap = math.inf if pixel is None else math.dist(pixel, place)
             camera = model.cameras[image.camera_id]
-            off.append(min(1.0, gap / math.hypot(camera.width, camera.height)))
+            off.append(min(1.0, gap / (math.hypot(camera.width, camera.height) or 1)))
     return float(np.median(off)) if off else 0.0
 
 
