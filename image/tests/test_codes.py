@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from small import configure, make_job, metrics, run, run_to
-from test_inputs import similar
+from test_inputs import PHOTO, changed, in_one_place, similar
 from trainer import channel, errors, host, loss, photos, points, progress, rasterise, step
 from trainer.errors import KINDS
 
@@ -113,62 +113,57 @@ def nothing(folder: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
 
 
+def zero_focal_length(cameras: Path) -> None:
+    cameras.write_bytes(cameras.read_bytes()[:-32] + struct.pack("<4d", 0, 50, 32, 24))
+
+
+def no_points(points3d: Path) -> None:
+    points3d.write_bytes(bytes(8))
+
+
 def unsafe_archive(folder: Path) -> None:
     nothing(folder)
     with zipfile.ZipFile(folder / "a.zip", "w") as pack:
         pack.writestr("../evil", "x")
 
 
-#: Code, what makes it come about, and what its first line must say.
-CASES: list[tuple[str, Fault, str]] = [
+#: Code, what makes it come about, and what its first line must say: faults of the request and the
+#: scene, and at named points, which come about in a container as they do here.
+SENT: list[tuple[str, Fault, str]] = [
     ("E_HYPERPARAMETER", parameter(max_iterations="many"), "max_iterations='many'"),
-    ("E_NO_GPU", no_gpu, "device=cpu"),
     ("E_CHANNEL_EMPTY", edit("", nothing), "holds no file"),
-    (
-        "E_CHANNEL_ARCHIVE",
-        edit("", unsafe_archive),
-        "a.zip",
-    ),
+    ("E_CHANNEL_ARCHIVE", edit("", unsafe_archive), "a.zip"),
     ("E_SCENE_LAYOUT", edit("sparse/0/cameras.bin", Path.unlink), "no COLMAP model"),
-    ("E_SCENE_FORMAT", edit("sparse/0/points3D.bin", lambda p: os.truncate(p, 99)), "points3D"),
-    (
-        "E_SCENE_CAMERA",
-        edit(
-            "sparse/0/cameras.bin",
-            lambda p: p.write_bytes(p.read_bytes()[:-32] + struct.pack("<4d", 0, 50, 32, 24)),
-        ),
-        "camera 1",
-    ),
-    ("E_SCENE_IMAGES", edit("images/sub dir/v1.png", Path.unlink), "v1.png (missing)"),
+    ("E_SCENE_FORMAT", edit("sparse/0/points3D.bin", lambda p: os.truncate(p, 99)), "points3D.bin"),
+    ("E_SCENE_CAMERA", edit("sparse/0/cameras.bin", zero_focal_length), "unusable: 64x48"),
+    ("E_SCENE_CAMERA", edit("", changed(in_one_place)), "one place"),
+    ("E_SCENE_IMAGES", edit(PHOTO, Path.unlink), "v2.png (missing)"),
     (
         "E_SCENE_IMAGES",
-        edit("images/sub dir/v1.png", lambda p: Image.new("RGB", (64, 64)).save(p)),
+        edit(PHOTO, lambda p: Image.new("RGB", (64, 64)).save(p)),
         "64x64, but its camera 1 is 64x48",
     ),
-    (
-        "E_SCENE_POINTS",
-        edit("sparse/0/points3D.bin", lambda p: p.write_bytes(bytes(8))),
-        "points",
-    ),
-    (
-        "E_SCENE_POINTS",
-        edit("sparse/0", lambda p: similar(0.001, 0, 0, 0)(p.parents[1])),
-        "scale the model up",
-    ),
+    ("E_SCENE_POINTS", edit("sparse/0/points3D.bin", no_points), "0 finite points"),
+    ("E_SCENE_POINTS", edit("", similar(0.001, 0, 0, 0)), "scale the model up"),
+    ("E_OOM", at("step:2-=oom"), "out of memory"),
+    ("E_DISK", at("point_cloud.ply.write=full"), "point_cloud.ply"),
+]
+#: The same of the machine, played by replacing what would tell of it.
+MACHINES: list[tuple[str, Fault, str]] = [
+    ("E_NO_GPU", no_gpu, "device=cpu"),
     ("E_INPUT", closed_file, "v1.png may not be read"),
     ("E_INPUT", broken_storage, "Input/output error"),
     ("E_MEMORY", small_machine, "of host memory and has"),
     ("E_DRIVER", old_driver, "470.57.02 is below 525"),
     ("E_ARCH", no_code, "no kernel image"),
     ("E_CUDA", raises(rasterise, "require_backend", RuntimeError("CUDA error: x")), "CUDA error"),
-    ("E_OOM", at("step:2-=oom"), "out of memory"),
     ("E_NOT_FINITE", nan, "the loss became nan at step 1 on sub dir/v"),
-    ("E_DISK", at("point_cloud.ply.write=full"), "point_cloud.ply"),
     ("E_OUTPUT", edit("../../../model", lambda p: p.write_text("a file")), "model"),
     ("E_STOPPED", asked_early, "SIGTERM came while"),
     ("E_STOPPED", no_time, "max_minutes=1 was over before the first step"),
     ("E_INTERNAL", raises(step.AutogradStep, "step", ValueError("odd")), "ValueError: odd"),
 ]
+CASES = SENT + MACHINES
 
 
 def test_every_code_has_a_case() -> None:

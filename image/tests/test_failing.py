@@ -109,6 +109,20 @@ def test_bad_hyperparameter_is_refused_before_anything_slow(tmp_path: Path) -> N
     assert " torch" not in done.stderr
 
 
+def test_name_in_no_encoding_is_told(tmp_path: Path) -> None:
+    fill(tmp_path / "input/data/training", os.fsdecode(b"caf\xe9.jpg"))
+    done = start(tmp_path, DEVICE="cpu")
+    assert r"caf\udce9.jpg" in done.stdout
+    assert (tmp_path / "output/failure").read_text().startswith("E_SCENE_LAYOUT: ")
+
+
+@pytest.mark.parametrize("log", [">&-", ">/dev/full"], ids=["closed", "full"])
+def test_lost_log_costs_neither_the_job_nor_its_failure_text(tmp_path: Path, log: str) -> None:
+    command = f"SAGEMAKER_BASE_DIR={tmp_path} PYTHONUNBUFFERED=1 {sys.executable} {SCRIPT} {log}"
+    assert subprocess.run(command, shell=True, timeout=60, check=False).returncode == 3
+    assert (tmp_path / "output/failure").read_text().startswith("E_CHANNEL_EMPTY: ")
+
+
 def test_unknown_argument_is_refused(tmp_path: Path) -> None:
     assert start(tmp_path, "train", "--iterations=7").returncode == 3
 
@@ -228,6 +242,30 @@ def test_archive_that_points_outside_is_refused(tmp_path: Path, kind: str, name:
     make_archive(tmp_path / "scene", kind, {name: b"x"})
     with pytest.raises(TrainerError, match="outside"), channel.open_channel(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("s/images", "both"), ("s/sparse/0/images.bin/x", "both"), ("x" * 300, "long")],
+)
+def test_archive_that_no_disk_can_hold_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    make_archive(tmp_path / "scene", "zip", {**GOOD, name: b"x"})
+    with pytest.raises(TrainerError, match=why) as e, channel.open_channel(tmp_path):
+        pass
+    assert e.value.code == "E_CHANNEL_ARCHIVE"
+
+
+def test_link_that_leads_nowhere_is_as_good_as_absent(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"sparse/0/{n}" for n in MODEL), "images/a.jpg")
+    (tmp_path / "images/b.jpg").symlink_to("b.jpg")
+    with channel.open_channel(tmp_path):
+        pass
+
+
+def test_second_model_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, *(f"sparse/{k}/{n}" for n in MODEL for k in "01"), "images/a.jpg")
+    with channel.open_channel(tmp_path):
+        assert "only 0/ of 2 models" in capsys.readouterr().out
 
 
 def test_link_in_archive_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import shutil
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small import VIEWS, gained, load, make_job, make_scene, metrics, opened, run, truth
-from trainer import channel, export, loss
+from trainer import channel, export, loss, photos
 from trainer.errors import TrainerError
 from trainer.scene import read_scene
 
@@ -170,6 +171,15 @@ def turned(root: Path) -> None:
     photo(lambda im: im.transpose(Image.Transpose.ROTATE_270), exif=EXIF)(root)
 
 
+def giant(root: Path) -> None:
+    """A PNG of three thousand million pixels, which nobody has to send."""
+    path = root / PHOTO
+    head = b"IHDR" + struct.pack(">IIBBBBB", 64000, 48000, 8, 2, 0, 0, 0)
+    rest = path.read_bytes()[33:]
+    path.write_bytes(PNG + head + struct.pack(">I", zlib.crc32(head)) + rest)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13)
 #: Shown turned by 90 degrees counter-clockwise.
 EXIF = Image.Exif()
 EXIF[0x0112] = 8
@@ -192,6 +202,7 @@ ODDITIES: dict[str, Change] = {
     "alpha": photo(lambda im: im.convert("RGBA")),
     "grey-16-bit": photo(lambda im: Image.fromarray(np.asarray(im.convert("L"), "u2") * 257)),
     "larger": photo(lambda im: im.resize((128, 96))),
+    "far-larger": photo(lambda im: im.resize((512, 384)), format="jpeg", quality=95),
     "smaller": photo(lambda im: im.resize((32, 24))),
     "upper-case": lambda root: (root / PHOTO).rename((root / PHOTO).with_suffix(".PNG")) and None,
     "not-registered": lambda root: shutil.copy(root / PHOTO, root / "images/v9.jpg") and None,
@@ -221,10 +232,13 @@ def test_legal_oddity_trains_towards_the_truth(tmp_path: Path, oddity: str) -> N
         (lambda root: (root / PHOTO).unlink(), "missing"),
         (lambda root: (root / PHOTO).write_bytes(b"x"), "v2.png"),
         (lambda root: os.truncate(root / PHOTO, 200), "v2.png"),
+        (lambda root: (root / PHOTO).write_bytes(b"\0\0\0\x18ftypheic"), "any of JPEG"),
+        (photo(lambda im: im.convert("F"), format="tiff"), "floating-point"),
+        (giant, "v2.png .64000x48000, far larger"),
         (photo(lambda im: im.resize((64, 64))), "64x64.*64x48"),
         (photo(lambda im: im.transpose(Image.Transpose.ROTATE_90)), "48x64.*64x48"),
     ],
-    ids=["missing", "damaged", "truncated", "square", "turned"],
+    ids=["missing", "damaged", "truncated", "heic", "floats", "giant", "square", "turned"],
 )
 def test_unusable_photographs_are_refused_by_name(
     tmp_path: Path, change: Change, reason: str
@@ -233,6 +247,83 @@ def test_unusable_photographs_are_refused_by_name(
     with pytest.raises(TrainerError, match=reason) as e:
         load(tmp_path)
     assert e.value.code == "E_SCENE_IMAGES"
+
+
+@pytest.mark.parametrize(("kind", "size"), [("png", (640, 480)), ("jpeg", (80, 60))])
+def test_memory_is_reckoned_by_what_is_decoded(
+    tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    """A photograph ten times as large as its camera says; of a JPEG an eighth is decoded."""
+    photo(lambda im: im.resize((640, 480)), format=kind)(make_scene(tmp_path))
+    scene, found = opened(tmp_path)
+    assert photos.sizes(scene) == [(64, 48), size, *[(64, 48)] * 4]
+    assert (found[1].width, found[1].height) == size
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["bin", "txt"])
+def test_name_that_is_not_utf_8_is_shown(tmp_path: Path, text: bool) -> None:
+    path = make_scene(tmp_path, text=text) / f"sparse/0/images.{'txt' if text else 'bin'}"
+    path.write_bytes(path.read_bytes().replace(b"v2.png", b"caf\xe9.png"))
+    with pytest.raises(TrainerError, match=r"not UTF-8: b'.*sub dir/caf\\xe9\.png'") as e:
+        load(tmp_path)
+    assert e.value.code == "E_SCENE_FORMAT"
+
+
+@pytest.mark.parametrize("packed_by_macos", [False, True])
+def test_accents_are_found_however_they_are_written(tmp_path: Path, packed_by_macos: bool) -> None:
+    """macOS writes e and its accent as two characters, and UTF-8 in archives without saying so."""
+    make_scene(tmp_path)
+    (tmp_path / PHOTO).rename(tmp_path / "images/sub dir/cafe\u0301.png")
+    changed(lambda model: setattr(model.images[2], "name", "sub dir/caf\u00e9.png"))(tmp_path)
+    if packed_by_macos:
+        packed("zip")(tmp_path)
+        path = next(tmp_path.iterdir())
+        data = path.read_bytes()
+        for head, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            parts = data.split(head)
+            assert len(parts) > 6
+            at -= len(head)
+            data = head.join([parts[0], *(p[:at] + b"\0\0" + p[at + 2 :] for p in parts[1:])])
+        path.write_bytes(data)
+    assert len(load(tmp_path)) == VIEWS
+
+
+def look_away(model: pycolmap.Reconstruction) -> None:
+    """As if the third axis of a camera pointed backwards, which other tools write."""
+    for image in model.images.values():
+        flip = pycolmap.Rotation3d(np.diag([1.0, -1.0, -1.0]))
+        pose = pycolmap.Rigid3d(flip, np.zeros(3)) * image.cam_from_world()
+        image.frame.set_cam_from_world(image.camera_id, pose)
+
+
+def camera_to_world(model: pycolmap.Reconstruction) -> None:
+    for image in model.images.values():
+        turn = pycolmap.Rotation3d(np.array([0, 0.1 * image.image_id, 0]))
+        pose = (pycolmap.Rigid3d(turn, np.array([0, 0, 3.0])) * image.cam_from_world()).inverse()
+        image.frame.set_cam_from_world(image.camera_id, pose)
+
+
+def in_one_place(model: pycolmap.Reconstruction) -> None:
+    """A panorama: seen from one place, every point may as well be anywhere on its ray."""
+    for image in model.images.values():
+        image.frame.set_cam_from_world(image.camera_id, pycolmap.Rigid3d())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (look_away, "100% of the image .* world-to-camera"),
+        (camera_to_world, "world-to-camera"),
+        (in_one_place, "one place, 4"),
+    ],
+)
+def test_poses_that_nothing_can_be_learned_from_are_refused(
+    tmp_path: Path, change: Callable[[pycolmap.Reconstruction], None], reason: str
+) -> None:
+    changed(change)(make_scene(tmp_path))
+    with pytest.raises(TrainerError, match=reason) as e:
+        load(tmp_path)
+    assert e.value.code == "E_SCENE_CAMERA"
 
 
 @pytest.fixture(scope="module")

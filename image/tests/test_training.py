@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 from small import make_job, metrics, run, run_to
-from trainer import densify, export, loss, model, progress, rasterise
+from trainer import budget, densify, export, loss, model, progress, rasterise
+from trainer.config import Config
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
 from trainer.stop import Stop
@@ -182,6 +184,23 @@ def test_metrics_tell_memory_time_and_curve(finished: Path) -> None:
     steps = [point["step"] for point in found["curve"] if "loss" in point]
     assert steps == [1, 4, 8, 12]
     assert [p["step"] for p in found["curve"] if "held_out_psnr" in p] == [6, 12]
+
+
+@pytest.mark.parametrize(
+    ("name", "grows", "power"),
+    [("max_image_size", ("photographs", "drawing"), 2), ("max_gaussians", ("Gaussians",), 1)],
+)
+def test_parameter_that_a_refusal_names_fits(name: str, grows: tuple[str], power: int) -> None:
+    """And hardly more than that does: what was asked for is not given up for nothing."""
+    settings_, have = Config(max_gaussians=9000), 12 * 10**9
+    needs = {n: 9e9 if n in grows else 2e9 for n in ("photographs", "drawing", "Gaussians")}
+    with pytest.raises(TrainerError, match=f"{name}=[0-9]+ would fit") as e:
+        budget.Budget("host", needs, have, "limit").require(settings_)
+    way_out = int(re.search(f"{name}=([0-9]+)", str(e.value))[1])
+    for given, fits in ((way_out, True), (way_out * 1.01, False)):
+        share = (given / getattr(settings_, name)) ** power
+        less = {n: v * share if n in grows else v for n, v in needs.items()}
+        assert budget.Budget("host", less, have, "limit").fits == fits
 
 
 def test_neighbour_distance_is_near_the_exact_one() -> None:

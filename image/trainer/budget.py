@@ -7,13 +7,14 @@ Figures are upper bounds by counting (photographs, parameters) or by measurement
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer import log
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.scene import Scene, Shot
+from trainer.photos import sizes
+from trainer.scene import Scene
 
 #: Floats of a Gaussian at SH degree 3: mean 3, quaternion 4, scale 3, opacity 1, SH 48.
 _FLOATS = 59
@@ -69,32 +70,35 @@ class Budget:
     def _way_out(self, config: Config) -> str:
         """The one parameter that would make it fit, with its value."""
         over = self.total - self.have * (1 - _SPARE)
-        photos, gaussians = self.needs.get("photographs", 0), self.needs["Gaussians"]
-        if photos > over and photos >= gaussians:
-            size = int(config.max_image_size * math.sqrt(1 - over / photos))
+        gaussians = self.needs["Gaussians"]
+        pixels = self.needs.get("photographs", 0) + self.needs["drawing"]
+        if pixels > over and pixels >= gaussians:
+            size = int(config.max_image_size * math.sqrt(1 - over / pixels))
             return f"max_image_size={size} would fit"
         if gaussians > over:
             return f"max_gaussians={int(config.max_gaussians * (1 - over / gaussians))} would fit"
         return "use an instance with more memory"
 
 
-def photo_bytes(scene: Scene, config: Config) -> tuple[int, int]:
+def photo_bytes(stored: Sequence[tuple[int, int]], longest: int) -> tuple[int, int]:
     """Bytes of all photographs as they are trained (uint8), and pixels of the largest as trained.
 
-    From the cameras' sizes: undistorting may change them by some percent.
+    From their ``stored`` sizes: undistorting may change them by some percent.
     """
-    sizes = [_reduced(shot, config.max_image_size) for shot in scene.shots]
-    return 3 * sum(sizes), max(sizes)
+    scales = [min(1.0, longest / max(size)) for size in stored]
+    pixels = [math.ceil(w * k) * math.ceil(h * k) for (w, h), k in zip(stored, scales, strict=True)]
+    return 3 * sum(pixels), max(pixels)
 
 
 def host_budget(
     scene: Scene, config: Config, gaussians: int, threads: int, now: int, limit: tuple[int, str]
 ) -> Budget:
     """Host memory; ``gaussians`` as many as there may come to be, ``now`` bytes already held."""
-    photos, pixels = photo_bytes(scene, config)
-    stored = max(
-        s.camera.width * s.camera.height * (_DECODED if s.pinhole else _UNDISTORTED)
-        for s in scene.shots
+    stored = sizes(scene)
+    photos, pixels = photo_bytes(stored, config.max_image_size)
+    decoded = max(
+        width * height * (_DECODED if shot.pinhole else _UNDISTORTED)
+        for shot, (width, height) in zip(scene.shots, stored, strict=True)
     )
     cpu = config.device == "cpu"
     each = _EXPORTED + _BEST * bool(config.plateau) + (_TRAINED + _DRAWN) * cpu
@@ -103,7 +107,7 @@ def host_budget(
         {
             "process": now,
             "photographs": photos,
-            "decoding": threads * stored,
+            "decoding": threads * decoded,
             "Gaussians": gaussians * each,
             "drawing": pixels * _PIXEL * cpu,
         },
@@ -115,15 +119,9 @@ def gpu_budget(scene: Scene, config: Config, gaussians: int, have: int) -> Budge
     """GPU memory without the photographs, which stay on the host if they do not fit too."""
     needs = {
         "Gaussians": gaussians * (_TRAINED + _DRAWN),
-        "drawing": photo_bytes(scene, config)[1] * _PIXEL,
+        "drawing": photo_bytes(sizes(scene), config.max_image_size)[1] * _PIXEL,
     }
     return Budget("GPU", needs, have, "what the GPU has free")
-
-
-def _reduced(shot: Shot, longest: int) -> int:
-    width, height = shot.camera.width, shot.camera.height
-    scale = min(1.0, longest / max(width, height))
-    return math.ceil(width * scale) * math.ceil(height * scale)
 
 
 def _gb(size: float) -> str:

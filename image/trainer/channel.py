@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from trainer import log
 from trainer.errors import TrainerError
 
 MODEL = ("cameras", "images", "points3D")
@@ -52,7 +54,8 @@ def require_channel(channel: Path) -> None:
             f"{channel} does not exist: the request needs an "
             "input channel named 'training' that holds sparse/ and images/",
         )
-    closed = [p for p in (channel, *channel.rglob("*")) if not os.access(p, os.R_OK)]
+    # A link that leads nowhere is as good as absent.
+    closed = [p for p in (channel, *channel.rglob("*")) if os.path.exists(p) and not _may_read(p)]
     if closed:
         raise TrainerError(
             "E_INPUT", f"{closed[0]} may not be read by user {os.geteuid()} ({len(closed)} such)"
@@ -63,6 +66,10 @@ def require_channel(channel: Path) -> None:
             f"{channel} holds no file: the S3 prefix of channel "
             "'training' matches nothing; it should hold sparse/ and images/",
         )
+
+
+def _may_read(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
 
 
 @contextmanager
@@ -100,6 +107,8 @@ def find_layout(root: Path) -> Layout:
                         f"{base.name}/ has a COLMAP model but no "
                         "images/ folder: hand over the photographs with it",
                     )
+                if others := [p for p in model.parent.iterdir() if p != model and _kind(p)]:
+                    log.line(f"warning: only {model.name}/ of {1 + len(others)} models is trained")
                 return Layout(model, base / "images", kind)
     seen = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))[:8]
     raise TrainerError(
@@ -132,7 +141,7 @@ def unpack(archive: Path, target: Path) -> None:
                         raise budget.refuse(entry.filename, "is a link")
                     if not entry.is_dir():
                         with pack.open(entry) as stream:
-                            _extract(stream, entry.filename, target, budget)
+                            _extract(stream, _name(entry), target, budget)
         else:
             with tarfile.open(archive) as tar:
                 for member in tar:
@@ -158,14 +167,32 @@ def unpack(archive: Path, target: Path) -> None:
         ) from error
 
 
+def _name(entry: zipfile.ZipInfo) -> str:
+    """A member's name; macOS writes UTF-8 without the flag that says so."""
+    if entry.flag_bits & 0x800:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
+
+
 def _extract(stream: IO[bytes], name: str, target: Path, budget: _Budget) -> None:
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or ":" in pure.parts[0]:
         raise budget.refuse(name, "points outside the archive")
     path = target.joinpath(*pure.parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
     budget.member(name)
-    with path.open("wb") as out:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        out = path.open("wb")
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise budget.refuse(name, "is both a file and a folder") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise budget.refuse(name, "has too long a name") from error
+    with out:
         while block := stream.read(1 << 20):
             budget.spend(name, len(block))
             out.write(block)

@@ -26,6 +26,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         hidden.unlink(missing_ok=True)
         descriptor, nameless = _open(path.parent, hidden)
         with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(descriptor, 0o644)  # whatever the umask: others read what a job delivers
             reached(f"{path.name}.open")
             write(stream)
             stream.flush()

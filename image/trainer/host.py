@@ -34,16 +34,10 @@ def require_gpu(environment: Mapping[str, str], root: Path = Path("/")) -> None:
     Looks at device files, the driver's version and the environment only: a fraction of a second,
     while importing PyTorch takes many. What passes here is asked again of CUDA itself later.
     """
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    hidden = visible is not None and not _DEVICE.fullmatch(visible.split(",")[0])
-    why_hidden = (
-        (
-            f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU from CUDA (only "
-            "NVIDIA_VISIBLE_DEVICES may be 'all'); unset it"
-        )
-        if hidden
-        else ""
-    )
+    visible, hidden = environment.get("CUDA_VISIBLE_DEVICES"), ""
+    if visible is not None and not _DEVICE.fullmatch(visible.split(",")[0]):
+        hidden = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU from CUDA (only "
+        hidden += "NVIDIA_VISIBLE_DEVICES may be 'all'); unset it"
     driver = driver_version(root)
     if driver is None and not any((root / "dev").glob("nvidia[0-9]*")):
         injected = environment.get("NVIDIA_VISIBLE_DEVICES")
@@ -51,10 +45,10 @@ def require_gpu(environment: Mapping[str, str], root: Path = Path("/")) -> None:
             "E_NO_GPU",
             "device=cuda, but this container sees no NVIDIA GPU: run it on a GPU instance (such as "
             "ml.g4dn.xlarge) with NVIDIA_VISIBLE_DEVICES=all, or ask for device=cpu",
-            "; ".join(filter(None, (f"NVIDIA_VISIBLE_DEVICES={injected!r}", why_hidden))),
+            "; ".join(filter(None, (f"NVIDIA_VISIBLE_DEVICES={injected!r}", hidden))),
         )
     if hidden:
-        raise TrainerError("E_NO_GPU", f"device=cuda, but {why_hidden}, or ask for device=cpu")
+        raise TrainerError("E_NO_GPU", f"device=cuda, but {hidden}, or ask for device=cpu")
     floor = environment.get("TRAINER_DRIVER_FLOOR", "")
     if driver and _numbers(driver) < _numbers(floor):
         raise TrainerError(
@@ -65,6 +59,10 @@ def require_gpu(environment: Mapping[str, str], root: Path = Path("/")) -> None:
 
 def require_output(base: Path) -> None:
     """Refuse output folders that cannot be written to: ``E_OUTPUT``, or ``E_DISK`` if full."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise TrainerError("E_OUTPUT", f"{error.strerror}; mount one, or set TMPDIR") from error
     for folder in (base / "model", base / "output" / "data"):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     # OpenMP's threads otherwise spin while they wait, which on a shared host costs five times the
     # work; read when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # PyTorch asks for the user's name, and an image may be run by a number that has none.
+    os.environ.setdefault("LOGNAME", str(os.geteuid()))
     if "--help" in argv or "-h" in argv:
         log_help()
         return 0
@@ -52,7 +54,7 @@ def fail(base: Path, error: BaseException) -> int:
     """Tell the log and the failure file why the run ends; returns the exit code."""
     fault = errors.classify(error, base)
     if fault.code == "E_INTERNAL":
-        sys.stdout.write("".join(traceback.format_exception(error)))
+        log.block("".join(traceback.format_exception(error)))
     log.line(f"failed {fault.code}: {fault}" + (f" ({fault.detail})" if fault.detail else ""))
     unwritten = errors.write_failure(base, fault.text())
     if unwritten:

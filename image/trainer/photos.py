@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pycolmap
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainer import host, log
 from trainer.errors import TrainerError
@@ -23,6 +26,12 @@ from trainer.scene import Scene, Shot
 MAX_MISSING = 0.05
 #: SSIM looks through an 11-pixel window.
 MIN_SIDE = 16
+#: What is read as a photograph. Pillow knows more, and starts other programs for some of it.
+FORMATS = ("JPEG", "JPEG2000", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+#: Pixels that a photograph may have although its camera has not a quarter as many.
+_ANY_SIZE = 2**26
+# Pillow's own limit refuses large aerial cameras; a photograph is held against its camera instead.
+Image.MAX_IMAGE_PIXELS = None
 #: Seconds between lines that say how far decoding has come.
 _SAY_EVERY = 5.0
 
@@ -57,15 +66,13 @@ class Photo:
 
 
 def index_photos(scene: Scene) -> dict[str, Path]:
-    """Photographs there are, by their path under ``images/`` in lower case.
+    """Photographs there are, by their path under ``images/`` (see ``_key``).
 
     Raises ``E_SCENE_IMAGES`` when too many registered ones are missing: no decoding is needed for
     that.
     """
     index = {
-        p.relative_to(scene.images).as_posix().lower(): p
-        for p in sorted(scene.images.rglob("*"))
-        if p.is_file()
+        _key(p.relative_to(scene.images)): p for p in sorted(scene.images.rglob("*")) if p.is_file()
     }
     names = [s.name for s in scene.shots if find_photo(scene.images, s.name, index) is None]
     refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), index)
@@ -88,10 +95,12 @@ def load_photos(
         if path is None:
             return f"{shot.name} (missing)"
         try:
-            with Image.open(path) as image:
+            with opened(shot, path) as image:
                 image.load()
                 return prepare(shot, image, max_size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UnidentifiedImageError:
+            return f"{shot.name} (cannot be read as any of {', '.join(FORMATS)})"
+        except (OSError, SyntaxError, ValueError) as error:
             return f"{shot.name} ({error})"
 
     photos: list[Photo] = []
@@ -142,7 +151,45 @@ def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
             "E_SCENE_IMAGES", f"the model names a photograph outside images/: {name[:80]!r}"
         )
     path = folder / pure
-    return path if path.is_file() else index.get(pure.as_posix().lower())
+    return path if os.path.isfile(path) else index.get(_key(pure))
+
+
+def _key(path: PurePath) -> str:
+    """A name without regard to case, and to how its accents are written: macOS parts them."""
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
+def sizes(scene: Scene) -> list[tuple[int, int]]:
+    """Width and height of each photograph as it is decoded, by its header.
+
+    Of one that is missing or unreadable its camera's.
+    """
+    index, found = index_photos(scene), []
+    for shot in scene.shots:
+        size = (shot.camera.width, shot.camera.height)
+        path = find_photo(scene.images, shot.name, index)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            if path:
+                with opened(shot, path) as image:
+                    size = image.size
+        found.append(size)
+    return found
+
+
+def opened(shot: Shot, path: Path) -> Image.Image:
+    """A photograph whose header is read; of a JPEG larger than its camera, the part that is needed.
+
+    Raises ValueError for other giants: a header may be damaged, or lie.
+    """
+    camera, image = shot.camera, Image.open(path, formats=FORMATS)
+    whole = image.size
+    image.draft(None, (camera.width, camera.height))
+    if image.width * image.height > max(_ANY_SIZE, 4 * camera.width * camera.height):
+        image.close()
+        raise ValueError(
+            f"{whole[0]}x{whole[1]}, far larger than its camera's {camera.width}x{camera.height}"
+        )
+    return image
 
 
 def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
@@ -216,6 +263,8 @@ def _same_shape(size: tuple[int, int], camera: pycolmap.Camera) -> bool:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, which have no agreed range")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion saturates it
         image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")

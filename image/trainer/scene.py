@@ -33,6 +33,12 @@ LOCAL_OFFSET = 100.0
 LOST = 20.0
 #: Renderers draw nothing nearer than 0.01; most of the scene has to lie well beyond.
 MIN_DISTANCE = 0.05
+#: Cameras nearer to each other than this share of their distance to the points see no depth.
+MIN_PARALLAX = 1e-3
+#: SfM keeps observations within some 4 pixels of where their points project. This share of the
+#: image's diagonal, at half of them, is no noise: poses, points and photographs are not of one
+#: model, or the poses are camera-to-world.
+MAX_REPROJECTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,12 @@ def read_scene(layout: Layout) -> Scene:
             for im in model.images.values()
             if im.has_pose and (pose := im.cam_from_world())
         ]
+        off = _reprojection(model)
+    except UnicodeDecodeError as error:
+        raise TrainerError(
+            "E_SCENE_FORMAT",
+            f"a photograph's name is not UTF-8: {_around(error)!r}; rename it in SfM",
+        ) from error
     except (RuntimeError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise TrainerError(
             "E_SCENE_FORMAT",
@@ -114,6 +126,12 @@ def read_scene(layout: Layout) -> Scene:
     shots.sort(key=lambda shot: shot.name.encode())
     _judge_shots(shots, len(model.images))
     origin = _judge_points(points, sum(t[2] for t in tracks), shots)
+    if off > MAX_REPROJECTION:
+        raise TrainerError(
+            "E_SCENE_CAMERA",
+            f"half of the observations lie {off:.0%} of the image or more from where their points "
+            "project; SfM must hand over world-to-camera poses, and points, of one model",
+        )
     finite = np.isfinite(points).all(1)
     scene = Scene(
         tuple(replace(s, translation=s.translation + s.rotation @ origin) for s in shots),
@@ -144,6 +162,30 @@ def _read(layout: Layout) -> pycolmap.Reconstruction:
         for path in map(layout.file, MODEL):
             (Path(three) / path.name).symlink_to(path.absolute())
         return pycolmap.Reconstruction(three)
+
+
+def _around(error: UnicodeDecodeError) -> bytes:
+    """The word that could not be read; a text model is one text, a binary one has one name."""
+    before, after = error.object[: error.start], error.object[error.start :]
+    return before.rpartition(b"\n")[2][-40:] + after.partition(b"\n")[0][:40]
+
+
+def _reprojection(model: pycolmap.Reconstruction) -> float:
+    """Median distance of observations from their points' projections, in diagonals of the image.
+
+    Of some thousand points. Behind the camera counts as 1; 0 without observations.
+    """
+    points = list(model.points3D.values())
+    off = []
+    for point in points[:: math.ceil(len(points) / 1000) or 1]:
+        for seen in point.track.elements:
+            image = model.images[seen.image_id]
+            pixel = image.project_point(point.xyz) if image.has_pose else None
+            place = image.point2D(seen.point2D_idx).xy
+            gap = math.inf if pixel is None else math.dist(pixel, place)
+            camera = model.cameras[image.camera_id]
+            off.append(min(1.0, gap / (math.hypot(camera.width, camera.height) or 1)))
+    return float(np.median(off)) if off else 0.0
 
 
 def require_whole(layout: Layout) -> None:
@@ -284,7 +326,14 @@ def _judge_points(points: Array, observations: int, shots: list[Shot]) -> Array:
             "to a local origin",
         )
     some = good[:: math.ceil(len(good) / 1000)]
-    near = float(np.median([np.linalg.norm(some - shot.centre, axis=1) for shot in shots]))
+    centres = np.stack([shot.centre for shot in shots])
+    near = float(np.median(np.linalg.norm(some - centres[:, None], axis=2)))
+    if np.ptp(centres, 0).max() < MIN_PARALLAX * near:
+        raise TrainerError(
+            "E_SCENE_CAMERA",
+            f"all cameras stand in one place, {near:.3g} from the points; SfM must solve "
+            "photographs taken from many places",
+        )
     if near < MIN_DISTANCE:
         raise TrainerError(
             "E_SCENE_POINTS",
