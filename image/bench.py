@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainer import channel, config, rasterise
+from trainer import channel, choice, config, rasterise
 from trainer import train as loop
 from trainer.checkpoint import Checkpoints
 from trainer.errors import TrainerError
@@ -43,9 +43,10 @@ class Bench:
     """A scene loaded once, trained on many times."""
 
     def __init__(self, path: Path, settings: config.Config, zoom: int) -> None:
-        self.settings, self.stop = settings, Stop()
+        self.stop = Stop()
         with channel.open_channel(path) as layout:
             self.scene = read_scene(layout)
+            self.settings = settings.resolved(len(self.scene.shots))
             index = index_photos(self.scene)
             photos = load_photos(self.scene, index, settings.max_image_size, lambda: None)
         self.device = rasterise.require_backend(settings.device)
@@ -75,7 +76,7 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         began = self.wait()
-        outcome = loop.train(
+        outcome = choice.train(
             settings, self.scene, views, Checkpoints(None, 0, ""), self.stop, self.device, began
         )
         whole, seconds = self.wait() - began, float(outcome.notes["seconds"])
@@ -96,6 +97,7 @@ class Bench:
             "views": {q.name: round(q.psnr, 3) for q in found},
             "peak_bytes": peak,
             "curve": outcome.notes.get("curve", []),
+            "choice": outcome.notes.get("choice"),
             "values": outcome.values,
         }
 
@@ -177,8 +179,10 @@ def numbers(text: str) -> list[int]:
 
 
 def settings_from(words: list[str], device: str) -> config.Config:
-    """The configuration of NAME=VALUE words; raises TrainerError as a job would."""
-    given = {"device": device, **dict(word.split("=", 1) for word in words)}
+    """The configuration of NAME=VALUE words, one run if they do not say otherwise; raises
+    TrainerError as a job would.
+    """
+    given = {"device": device, "recipe": "detail", **dict(word.split("=", 1) for word in words)}
     return config.load(Path("/nonexistent"), {k.upper(): v for k, v in given.items()})
 
 
@@ -215,6 +219,7 @@ def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, 
         "views": [run["views"] for run in runs],
         "peak_bytes": max(run["peak_bytes"] for run in runs),
         "curve": first["curve"],
+        "choice": [run["choice"] for run in runs],
         "parameters": bench.settings.values(),
     }
     if cuda and asked.busy:

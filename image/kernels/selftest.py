@@ -55,6 +55,7 @@ class Case:
     height: int = 110
     degree: int = 3
     dropout: float = 0.0
+    background: tuple[float, float, float] = raster_torch.BLACK
     distance: float = 4.0
     large: bool = False
 
@@ -85,6 +86,7 @@ def cases() -> Iterator[Case]:
     for degree in range(4):
         yield Case(f"random, degree {degree}", scene(1500, degree), degree=degree)
     yield Case("dropout", scene(1500, 5), dropout=0.3)
+    yield Case("background", scene(400, 12), background=(0.9, 0.2, 0.5))
     for width, height in ((37, 23), (131, 67), (16, 16), (257, 31)):
         yield Case(f"image of {width} x {height}", scene(400, width), width, height)
     some = scene(300, 11)
@@ -147,7 +149,7 @@ def reference(
     if case.dropout:
         drawn = opacities * kept(len(opacities), at).to(opacities) / (1 - case.dropout)
     if large:
-        image = rasterise.render(leaves, drawn, view, case.degree)
+        image = rasterise.render(leaves, drawn, view, case.degree, case.background)
     else:
         image = raster_torch.render(
             leaves,
@@ -157,6 +159,7 @@ def reference(
             view.width,
             view.height,
             case.degree,
+            case.background,
         )
     photo = view.pixels.to(image) / 255
     total = loss.photometric(image, photo)
@@ -217,7 +220,10 @@ def compare(
     """One case with each of some pairs of rasterising kernels; with gsplat's, also what its
     autograd is off by.
     """
-    view, at = view_of(case, device), At(3, 0, 0.0, case.degree, case.dropout, 12345)
+    view, at = (
+        view_of(case, device),
+        At(3, 0, 0.0, case.degree, case.dropout, 12345, case.background),
+    )
     want = reference(case, view, at, config, case.large)
     by_gsplat = errors(reference(case, view, at, config, True), want) if "gsplat" in pairs else None
     for pair in pairs:

@@ -26,7 +26,7 @@ _DRAWN = 1500
 _PIXEL = 400
 #: Exporting and reading back: one row as float32, twice.
 _EXPORTED = _FLOATS * 4 * 3
-#: The best model so far, which a plateau returns to.
+#: The best model so far, which a plateau returns to; or the runs that are to be merged.
 _BEST = _FLOATS * 4
 #: A decoded photograph: Pillow's 4 bytes a pixel and one reduced or converted copy; undistorting
 #: holds it as COLMAP's bitmap and as an array on either side.
@@ -101,7 +101,8 @@ def host_budget(
         for shot, (width, height) in zip(scene.shots, stored, strict=True)
     )
     cpu = config.device == "cpu"
-    each = _EXPORTED + _BEST * bool(config.plateau) + (_TRAINED + _DRAWN) * cpu
+    keeps = bool(config.plateau) or config.recipe == "choose"
+    each = _EXPORTED + _BEST * keeps + (_TRAINED + _DRAWN) * cpu
     return Budget(
         "host",
         {

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,22 @@ _TYPES: dict[str, type[int] | type[float] | type[str]] = {
     "float": float,
     "str": str,
 }
+
+
+#: Values for the parameters that a request leaves at their defaults.
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "detail": {},
+    "sparse": {
+        "max_gaussians": 20_000,
+        "growth": 0.2,
+        "opacity_reg": 0.003,
+        "dropout": 0.2,
+        "lr_means": 1.6e-4,
+        "background": "random",
+    },
+}
+#: ``recipe=auto`` chooses for at most so many photographs, and from so many steps.
+_CHOOSES_UP_TO, _CHOOSES_FROM = 100, 2000
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,15 @@ class Config:
     )
     device: str = _row(
         "cuda", "run", "where to train; cpu is for small test jobs", choices=("cuda", "cpu")
+    )
+    recipe: str = _row(
+        "auto",
+        "run",
+        "values for what the request leaves at its default: detail, the defaults themselves; "
+        "sparse, for few or unlike photographs; choose, both tried and the better run four times "
+        "and merged; auto, choose on a GPU for at most 100 photographs and at least 2000 steps, "
+        "else detail",
+        choices=("auto", "choose", "detail", "sparse"),
     )
     plateau: int = _row(
         0,
@@ -126,6 +151,13 @@ class Config:
     )
     growth: float = _row(0.05, "densification", "share of Gaussians added per refinement", 0.001, 1)
     opacity_reg: float = _row(0.01, "loss", "weight of the mean opacity", 0, 1)
+    background: str = _row(
+        "black",
+        "loss",
+        "what a training render shows where no Gaussian is: black as a viewer does, or a random "
+        "colour each step",
+        choices=("black", "random"),
+    )
     dropout: float = _row(
         0.1,
         "loss",
@@ -144,6 +176,24 @@ class Config:
     lr_sh: float = _row(2.5e-3, "learning rates", "of colours; a 20th of it above degree 0", 0, 1)
     #: Where each value comes from, by name.
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    def following(self, recipe: str) -> Config:
+        """With the values of a recipe wherever the request leaves the default."""
+        free = {n: v for n, v in RECIPES[recipe].items() if self._is_default(n)}
+        sources = {**self.sources, **dict.fromkeys(free, f"recipe {recipe}")}
+        return replace(self, recipe=recipe, **free, sources=sources)
+
+    def resolved(self, photographs: int) -> Config:
+        """With ``recipe=auto`` decided, and with the values of the recipe if it is a single one."""
+        name = self.recipe
+        if name == "auto":
+            pays = photographs <= _CHOOSES_UP_TO and self.max_iterations >= _CHOOSES_FROM
+            plain = self.device == "cuda" and not self.plateau
+            name = "choose" if pays and plain else "detail"
+        return self.following(name) if name in RECIPES else replace(self, recipe=name)
+
+    def _is_default(self, name: str) -> bool:
+        return self.sources.get(name, "default") == "default"
 
     def values(self) -> dict[str, Value]:
         """Name to effective value, in the table's order."""
@@ -284,6 +334,8 @@ def _contradictions(values: Mapping[str, Value], sources: Mapping[str, str]) -> 
                 f"{name}={values[name]} ({sources[name]}) lies after the last step; lower "
                 f"it, or raise max_iterations={steps}"
             )
+    if values["recipe"] == "choose" and values["plateau"]:
+        found.append("recipe=choose and plateau both keep photographs aside; leave one out")
     start, stop = values["refine_start"], values["refine_stop"]
     if stop and start >= stop:  # type: ignore[operator]
         found.append(f"refine_start={start} is not before refine_stop={stop}; lower the first")

@@ -182,9 +182,11 @@ class FusedStep:
         return dict(zip(("last", "largest", "dropped", "mismatches"), self._seen, strict=True))
 
     def image(self, width: int, height: int) -> Tensor:
-        """The image (height, width, 3) that the last step drew, on black."""
-        drawn = self._buffers["render"].flatten()[: 3 * width * height]
-        return drawn.view(height, width, 3)
+        """The image (height, width, 3) that the last step drew."""
+        pixels = width * height
+        drawn = self._buffers["render"].flatten()[: 3 * pixels].view(height, width, 3)
+        left = 1 - self._buffers["alpha"].flatten()[:pixels].view(height, width, 1)
+        return drawn + left * drawn.new_tensor([*self.s.background])
 
     def step(self, view: View, photo: Tensor, at: At) -> tuple[Tensor, Tensor]:
         """See ``trainer.step.Step.step``."""
@@ -236,6 +238,7 @@ class FusedStep:
         s.camera = self._cameras[key]
         s.photo = photo.data_ptr()
         s.degree, s.dropout = at.sh_degree, at.dropout
+        s.background = at.background
         s.seed, s.step = at.seed & 0xFFFFFFFF, at.step
 
     def _fit(self, width: int, height: int, step: int) -> None:
@@ -337,7 +340,7 @@ class FusedStep:
         )
         s.v_centres, s.v_conics, s.v_colors, s.v_opacities = (v.data_ptr() for v in found)
         self._kernels.update(s, stream)
-        self._buffers["render"] = render
+        self._buffers.update(render=render, alpha=alpha)
 
     def _mask(self, across: int, down: int) -> Tensor:
         """True for the tiles of the image, False for the row below it, which holds the filler."""

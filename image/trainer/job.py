@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "splatgate-trainer/metrics/1"
 #: What training noted that ``metrics.json`` tells; null where it did not come about.
-_NOTED = ("loss_first", "loss_last", "projected_seconds", "resumed_from", "cap", "curve")
+_NOTED = ("loss_first", "loss_last", "projected_seconds", "resumed_from", "cap", "curve", "choice")
 
 
 class Job:
@@ -50,6 +50,7 @@ class Job:
                 index = index_photos(scene)
                 self.stop.refuse_if_asked("loading the scene")
             device = self.prepare(settings)
+            settings = settings.resolved(len(scene.shots))
             with self.phase("photos"):
                 photos, resident = self.load(settings, scene, index, device)
         self.train(settings, scene, photos, device, resident)
@@ -93,11 +94,10 @@ class Job:
         """Reckon memory, then decode; also whether the photographs fit on the device."""
         import torch
 
-        from trainer import budget
-        from trainer.densify import Strategy
+        from trainer import budget, choice
         from trainer.photos import decoders, load_photos
 
-        most = Strategy.reachable(settings, len(scene.points))
+        most = choice.reachable(settings, len(scene.points))
         here = budget.host_budget(
             scene, settings, most, decoders(), host.resident(), host.memory_limit()
         )
@@ -129,9 +129,9 @@ class Job:
         """Train, then write the model's files; ``metrics.json`` last, when all else is there."""
         from trainer import export
         from trainer.checkpoint import Checkpoints, fingerprint
+        from trainer.choice import train
         from trainer.evaluate import evaluate
         from trainer.rasterise import make_view, split
-        from trainer.train import train
 
         self.facts["undistorted"] = any(photo.undistorted for photo in photos)
         views = split(settings, [make_view(photo, device, resident) for photo in photos])

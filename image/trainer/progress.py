@@ -27,7 +27,10 @@ _BETTER = 0.02
 
 
 class Progress:
-    """One run's progress. ``notes`` is what survives a restart and goes into ``metrics.json``."""
+    """One run's progress. ``notes`` is what survives a restart and goes into ``metrics.json``.
+
+    ``to_come`` are the steps of runs after this one: they count in what is projected.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class Progress:
         step: int,
         stop: Stop,
         started: float,
+        to_come: int = 0,
     ) -> None:
         self._config, self._views, self.notes, self._stop = config, views, notes, stop
         self._started, self._begin, self._lap = started, time.monotonic(), time.monotonic()
         self._before = float(notes.get("seconds", 0.0))
         self._first = self._last = step
+        self._end = config.max_iterations + to_come
         self._waiting: list[tuple[int, str, Tensor, Tensor]] = []
         self._losses: list[float] = []
         self._psnrs: list[float] = []
@@ -134,7 +139,7 @@ class Progress:
             psnr=psnr,
             gaussians=splats.count,
             it_per_s=pace,
-            eta=(self._config.max_iterations - step) / pace,
+            eta=(self._end - step) / pace,
         )
         self._point(step, splats, loss=self.notes["loss_last"], psnr=psnr)
         self._last, self._lap = step, now
@@ -155,11 +160,11 @@ class Progress:
     def _project(self, step: int) -> None:
         now = time.monotonic()
         pace = (now - self._begin) / (step - self._first)
-        whole = now - self._started + pace * (self._config.max_iterations - step)
+        whole = now - self._started + pace * (self._end - step)
         self.notes["projected_seconds"] = whole
         log.event(phase="project", total_seconds=whole)
         if 0 < self._config.max_minutes * 60 < whole:
             log.line(
-                f"warning: {self._config.max_iterations} steps need about {whole:.0f} s, more "
+                f"warning: {self._end} steps need about {whole:.0f} s, more "
                 f"than max_minutes={self._config.max_minutes:g}: training will end early"
             )

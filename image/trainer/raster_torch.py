@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 NEAR = 0.01
+BLACK = (0.0, 0.0, 0.0)
 #: Added to the diagonal of the projected covariance, in square pixels.
 EPS2D = 0.3
 MAX_ALPHA = 0.999
@@ -50,8 +51,9 @@ def render(
     width: int,
     height: int,
     sh_degree: int,
+    background: tuple[float, float, float] = BLACK,
 ) -> Tensor:
-    """Image (height, width, 3) on black, not clamped; differentiable in ``values``, ``opacities``.
+    """Image (height, width, 3), not clamped; differentiable in ``values``, ``opacities``.
 
     ``values`` as in ``Splats.params``; ``opacities`` (N,) in [0, 1]; ``viewmat`` (4, 4) world to
     camera; ``intrinsics`` fx, fy, cx, cy in pixels.
@@ -61,11 +63,13 @@ def render(
     color = shade(values["means"] - eye, values["sh0"], values["shN"], sh_degree)
     # The logarithm of the opacity joins the exponent; what is culled never meets a tile.
     log_opacity = opacities.clamp_min(1e-12).log()
-    packed = torch.cat([centre, conic, log_opacity[:, None], color], 1)
+    behind = color.new_tensor(background)
+    # What light is left shows the background: weights and rest add up to one.
+    packed = torch.cat([centre, conic, log_opacity[:, None], color - behind], 1)
     with torch.no_grad():
         tiles = bin_tiles(packed, extent, depth, width, height)
     image: Tensor = _Composite.apply(packed, tiles, width, height)  # type: ignore[no-untyped-call]
-    return image
+    return image + behind
 
 
 def project(

@@ -13,6 +13,7 @@ from trainer import host, raster_torch
 from trainer.config import Config
 from trainer.errors import TrainerError, classify
 from trainer.photos import Photo
+from trainer.raster_torch import BLACK
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class View:
 
 @dataclass
 class Views:
-    """The views of a run: trained on, kept aside to notice a plateau, kept for the verdict."""
+    """The views of a run: trained on, kept aside to judge by on the way, kept for the verdict."""
 
     training: list[View]
     inner: list[View]
@@ -62,6 +63,11 @@ class Views:
         """What the final quality is measured on: held-out views, or those trained on."""
         return self.held_out or self.training
 
+    def aside(self) -> Views:
+        """With every eighth of the training views kept aside."""
+        inner = self.training[4::8] or self.training[-1:]
+        return Views([v for v in self.training if v not in inner], inner, self.held_out)
+
 
 def split(config: Config, views: list[View]) -> Views:
     """Keep every ``hold_out``-th view for the verdict; some of the rest for ``plateau``.
@@ -71,15 +77,15 @@ def split(config: Config, views: list[View]) -> Views:
     every = config.hold_out
     held_out = views[::every] if every else []
     training = [v for i, v in enumerate(views) if not every or i % every]
-    inner = training[4::8] or training[-1:] if config.plateau else []
-    left = [v for v in training if v not in inner]
-    if not left:
+    found = Views(training, [], held_out)
+    left = found.aside() if config.plateau or config.recipe == "choose" else found
+    if not left.training:
         raise TrainerError(
             "E_HYPERPARAMETER",
-            f"hold_out={every} and plateau={config.plateau} leave none of {len(views)} photographs "
-            "to train on; raise hold_out, or leave plateau out",
+            f"hold_out={every}, plateau={config.plateau} and recipe={config.recipe} leave none of "
+            f"{len(views)} photographs to train on; raise hold_out, or leave the others out",
         )
-    return Views(left, inner, held_out)
+    return left if config.plateau else found
 
 
 def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
@@ -96,15 +102,28 @@ def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
     )
 
 
-def render(values: Mapping[str, Tensor], opacities: Tensor, view: View, sh_degree: int) -> Tensor:
-    """The image (height, width, 3) of the Gaussians on black, differentiable, not clamped.
+def render(
+    values: Mapping[str, Tensor],
+    opacities: Tensor,
+    view: View,
+    sh_degree: int,
+    background: tuple[float, float, float] = BLACK,
+) -> Tensor:
+    """The image (height, width, 3) of the Gaussians, differentiable, not clamped.
 
     ``values`` as in ``Splats.params``, ``opacities`` (N,) in [0, 1]. Classic mode: no opacity
     compensation, 0.3 square pixels added to the projected covariance.
     """
     if view.viewmat.device.type == "cpu":
         return raster_torch.render(
-            values, opacities, view.viewmat, view.intrinsics, view.width, view.height, sh_degree
+            values,
+            opacities,
+            view.viewmat,
+            view.intrinsics,
+            view.width,
+            view.height,
+            sh_degree,
+            background,
         )
     from gsplat import rasterization
 
@@ -123,6 +142,7 @@ def render(values: Mapping[str, Tensor], opacities: Tensor, view: View, sh_degre
         eps2d=raster_torch.EPS2D,
         sh_degree=sh_degree,
         packed=False,
+        backgrounds=values["means"].new_tensor([background]),
     )
     result: Tensor = image[0]
     return result

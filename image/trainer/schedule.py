@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 
 import torch
 
 from trainer.config import Config
+from trainer.raster_torch import BLACK
 from trainer.step import At
 
 
@@ -30,8 +32,16 @@ class Schedule:
             means_rate=self._first_rate * math.exp(math.log(0.01) * done),
             sh_degree=min(config.sh_degree, step // config.sh_every),
             dropout=config.dropout * done,
+            background=self._background(step),
             seed=config.seed * 1_000_003 + step,
         )
+
+    def _background(self, step: int) -> tuple[float, float, float]:
+        """Black, or a colour of this step's own."""
+        if self._config.background == "black":
+            return BLACK
+        draw = random.Random(self._config.seed * 1_000_003 + step)
+        return draw.random(), draw.random(), draw.random()
 
     def _view(self, step: int) -> int:
         """Every view once per round, in a new order each time."""

@@ -17,6 +17,7 @@ from trainer import densify, loss
 from trainer.config import Config
 from trainer.model import Splats, learning_rates
 from trainer.points import reached
+from trainer.raster_torch import BLACK
 from trainer.rasterise import View, render
 
 
@@ -35,6 +36,7 @@ class At:
     sh_degree: int
     dropout: float
     seed: int
+    background: tuple[float, float, float] = BLACK
 
 
 class Step(Protocol):
@@ -71,7 +73,8 @@ class AutogradStep:
         splats, draw = self.splats, self._draw.manual_seed(at.seed)
         splats.set_means_rate(at.means_rate)
         opacities = splats.params["opacities"].sigmoid()
-        image = render(splats.params, drop(opacities, at.dropout, draw), view, at.sh_degree)
+        drawn = drop(opacities, at.dropout, draw)
+        image = render(splats.params, drawn, view, at.sh_degree, at.background)
         wanted = photo.float() / 255
         total = loss.photometric(image, wanted)
         if self._config.opacity_reg:

@@ -30,6 +30,9 @@ STEP = "TRAINER_STEP"
 #: Share of the Gaussians, the most opaque, that stay when memory runs out for the first time.
 _KEPT = 0.75
 
+#: Where a run starts: the step's state, how many steps it has made, its notes.
+Start = tuple[Step, int, dict[str, Any]]
+
 
 @dataclass
 class Outcome:
@@ -41,23 +44,26 @@ class Outcome:
     notes: dict[str, Any]
 
 
-def train(
+def run(
     config: Config,
     scene: Scene,
     views: Views,
     checkpoints: Checkpoints,
     stop: Stop,
-    device: torch.device,
+    start: Start,
     started: float,
+    to_come: int = 0,
 ) -> Outcome:
     """Optimise Gaussians for ``views.training`` until ``Progress.ended`` names a reason.
 
-    ``started`` is the monotonic time at which the job began. Raises ``E_NOT_FINITE``, ``E_OOM``.
+    ``started`` is the monotonic time at which the job began, ``to_come`` the steps of runs after
+    this one. Raises ``E_NOT_FINITE``, ``E_OOM``.
     """
-    stepper, step, notes = begin(config, scene, checkpoints, device)
+    stepper, step, notes = start
     schedule = Schedule(config, scene.size, len(views.training))
+    device = stepper.splats.values()["means"].device
     strategy = Strategy(config, device, notes.get("cap", config.max_gaussians))
-    progress = Progress(config, views, notes, step, stop, started)
+    progress = Progress(config, views, notes, step, stop, started, to_come)
     reached("start")
     while (ended_by := progress.ended(step)) is None:
         at = schedule.at(step + 1)
@@ -87,16 +93,20 @@ def train(
 
 
 def begin(
-    config: Config, scene: Scene, checkpoints: Checkpoints, device: torch.device
-) -> tuple[Step, int, dict[str, Any]]:
-    """The Gaussians to start from: this run's checkpoint, or the SfM points."""
-    found = checkpoints.load(device)
+    config: Config,
+    scene: Scene,
+    device: torch.device,
+    found: Mapping[str, Any] | None,
+    **notes: Any,
+) -> Start:
+    """The Gaussians to start from: the checkpoint that was found, or the SfM points."""
     if found is None:
         values = initial_values(scene.points, scene.colors, config)
         on_device = {name: value.to(device) for name, value in values.items()}
-        return make_step(config, scene.size, on_device), 0, {}
+        return make_step(config, scene.size, on_device), 0, notes
     step = make_step(config, scene.size, found["values"], found["moments"])
-    return step, found["step"], {**found["notes"], "resumed_from": found["step"]}
+    notes = {**found["notes"], **notes, "resumed_from": found["step"]}
+    return step, found["step"], notes
 
 
 def make_step(
