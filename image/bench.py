@@ -105,7 +105,12 @@ class Bench:
         """Milliseconds a step of each kind from one state grown to ``count`` Gaussians."""
         kept = self.settings
         self.settings = replace(
-            kept, growth=0.2, max_gaussians=count, refine_every=50, max_iterations=4000
+            kept,
+            recipe="detail",
+            growth=0.2,
+            max_gaussians=count,
+            refine_every=50,
+            max_iterations=4000,
         )
         grown = self.run(0, 0, "fused")
         self.settings = kept

@@ -77,6 +77,7 @@ EFFECTS: dict[str, tuple[dict[str, object], Callable[[Ran, Ran], bool]]] = {
         lambda r, _: "E_STOPPED" in r.log or r.metrics["ended_by"] == "max_minutes",
     ),
     "device": ({"device": "cuda"}, lambda r, _: "E_NO_GPU" in r.log or "NVIDIA" in r.log),
+    "recipe": ({"recipe": "sparse"}, lambda r, b: len(r.values["means"]) == grown(b, 3, 0.2)),
     "plateau": (
         {"max_iterations": 9999, "plateau": 8, "lr_means": 0, "lr_scales": 0, "lr_sh": 0},
         # Of six views two are held out, and one tells of the plateau.
@@ -106,6 +107,10 @@ EFFECTS: dict[str, tuple[dict[str, object], Callable[[Ran, Ran], bool]]] = {
     "opacity_reg": (
         {"opacity_reg": 1},
         lambda r, b: r.values["opacities"].mean() < b.values["opacities"].mean() - 0.2,
+    ),
+    "background": (
+        {"background": "random"},
+        lambda r, b: r.metrics["psnr"] < b.metrics["psnr"] - 0.1,
     ),
     "dropout": ({"dropout": 0.9}, lambda r, b: r.loss() > 1.1 * b.loss()),
     "lr_means": ({"lr_means": 0}, lambda r, _: r.moved() < 1e-6),

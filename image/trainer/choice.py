@@ -28,10 +28,12 @@ from trainer.schedule import Schedule
 from trainer.stop import Stop
 from trainer.train import Outcome, begin, make_step, run
 
-#: Runs of the recipe that is chosen, its trial among them: each of a seed of its own.
+#: Runs of the recipe that is chosen, on all photographs, each of a seed of its own.
 MEMBERS = 4
 #: Runs of a choice.
-_ALL = len(RECIPES) - 1 + MEMBERS
+_ALL = len(RECIPES) + MEMBERS
+#: One in so many training photographs judges the trials, and is not seen by them.
+_ASIDE = 4
 #: Steps for the merged Gaussians to settle at the rates of the end.
 _SETTLE = 100
 #: A run is begun if this many times what the longest took is left of ``max_minutes``.
@@ -92,10 +94,12 @@ class Choice:
         #: Of each run that has ended: recipe, seed, seconds, inner_psnr of a trial, its notes, and
         #: its Gaussians in host memory.
         self.runs: list[dict[str, Any]] = []
+        self.resumed_from: int | None = None
 
     def train(self, found: dict[str, Any] | None) -> Outcome:
         """All runs that there is time and memory for, and what they come to."""
         if found:
+            self.resumed_from = found["step"]
             self.runs = found["notes"].pop("runs")
             for row in self.runs:
                 row["values"] = {n: v.cpu() for n, v in row["values"].items()}
@@ -133,7 +137,7 @@ class Choice:
         number = len(self.runs)
         trial = number < len(RECIPES)
         config = member(self.config, [*RECIPES][number] if trial else self.winner, number)
-        views = self.views.aside() if trial else self.views
+        views = self.views.aside(_ASIDE) if trial else self.views
         log.event(phase="run", run=number + 1, of=_ALL, recipe=config.recipe, seed=config.seed)
         reached("run")
         start = begin(config, self.scene, self.device, found, runs=self.runs)
@@ -161,17 +165,17 @@ class Choice:
         return str(max(trials, key=lambda row: row["inner_psnr"])["recipe"])
 
     def best(self, ending: Outcome) -> Outcome:
-        """The winner's trial alone, where a later run was cut off."""
-        row = next(row for row in self.runs if row["recipe"] == self.winner)
+        """The winner's last run alone, where the next was cut off."""
+        row = [row for row in self.runs if row["recipe"] == self.winner][-1]
         values = {n: v.to(self.device) for n, v in row["values"].items()}
         return replace(ending, values=values, step=self.config.max_iterations, notes=self.notes())
 
     def merged(self) -> Outcome:
-        """The winner's runs as one, settled; one of them alone if memory or a stop forbids it."""
+        """The winner's runs as one, settled; the last alone if memory or a stop forbids it."""
         config = member(self.config, self.winner, 0)
-        rows = [row for row in self.runs if row["recipe"] == self.winner]
+        rows = self.runs[len(RECIPES) :]
         whole = Outcome({}, config.max_iterations, "iterations", {})
-        if len(rows) == 1:
+        if len(rows) < 2:
             return self.best(whole)
         values = merge([row["values"] for row in rows])
         log.event(
@@ -205,7 +209,8 @@ class Choice:
         runs = [{k: row[k] for k in shown if k in row} for row in self.runs]
         seconds = self.before + time.monotonic() - self.began
         choice = {"recipe": self.winner, "runs": runs}
-        return {**row["notes"], "seconds": seconds, "choice": choice}
+        own = {"seconds": seconds, "resumed_from": self.resumed_from, "choice": choice}
+        return {**row["notes"], **own}
 
 
 def merge(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

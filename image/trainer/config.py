@@ -85,10 +85,9 @@ class Config:
     recipe: str = _row(
         "auto",
         "run",
-        "values for what the request leaves at its default: detail, the defaults themselves; "
-        "sparse, for few or unlike photographs; choose, both tried and the better run four times "
-        "and merged; auto, choose on a GPU for at most 100 photographs and at least 2000 steps, "
-        "else detail",
+        "what stands for parameters left at their defaults: detail, the defaults; sparse, values "
+        "for few photographs; choose, both tried, the better run four times more and merged; auto, "
+        "choose on a GPU for at most 100 photographs and 2000 steps or more, else detail",
         choices=("auto", "choose", "detail", "sparse"),
     )
     plateau: int = _row(

@@ -63,9 +63,9 @@ class Views:
         """What the final quality is measured on: held-out views, or those trained on."""
         return self.held_out or self.training
 
-    def aside(self) -> Views:
-        """With every eighth of the training views kept aside."""
-        inner = self.training[4::8] or self.training[-1:]
+    def aside(self, every: int) -> Views:
+        """With every so manieth of the training views kept aside, one at least."""
+        inner = self.training[every // 2 :: every] or self.training[-1:]
         return Views([v for v in self.training if v not in inner], inner, self.held_out)
 
 
@@ -78,7 +78,7 @@ def split(config: Config, views: list[View]) -> Views:
     held_out = views[::every] if every else []
     training = [v for i, v in enumerate(views) if not every or i % every]
     found = Views(training, [], held_out)
-    left = found.aside() if config.plateau or config.recipe == "choose" else found
+    left = found.aside(8) if config.plateau or config.recipe == "choose" else found
     if not left.training:
         raise TrainerError(
             "E_HYPERPARAMETER",
