@@ -122,13 +122,29 @@ def test_short_run_with_defaults_is_no_contradiction(tmp_path: Path) -> None:
     assert load(tmp_path, {"max_iterations": "10"}).last_refinement == 9
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "7", ""])
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "7", "", "[" * 100_000], ids=lambda t: t[:9])
 def test_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "input/config/hyperparameters.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(TrainerError, match=r"hyperparameters\.json"):
         config.load(tmp_path, {})
+
+
+def test_a_name_given_twice_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "input/config/hyperparameters.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"seed": "1", "max_iterations": "7", "seed": "2"}')
+    with pytest.raises(TrainerError, match="'seed' is given twice") as refused:
+        config.load(tmp_path, {})
+    assert refused.value.code == "E_HYPERPARAMETER"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "input/config/hyperparameters.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"seed": "3"}', encoding="utf-8-sig")
+    assert config.load(tmp_path, {}).seed == 3
 
 
 @given(st.sampled_from(config.TABLE), st.text() | st.integers() | st.floats() | st.booleans())

@@ -291,10 +291,10 @@ def help_text() -> str:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainerError("E_HYPERPARAMETER", f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise TrainerError(
@@ -302,6 +302,16 @@ def _read(path: Path) -> dict[str, object]:
             f"{path} holds {type(content).__name__}, not a flat map of names to strings",
         )
     return content
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The pairs of one JSON object as a dict; ValueError where a name is given twice."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{_quote(key)} is given twice; leave one of them out")
+        found[key] = value
+    return found
 
 
 def _unquote(text: str) -> str:
