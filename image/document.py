@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/trainer.md anew, from the trainer's own: parameters and codes.
+"""Writes the tables of docs/trainer.md anew, from the trainer's own: parameters, recipes, codes.
 
 python image/document.py
 """
@@ -25,6 +25,19 @@ def parameters() -> str:
     return "\n".join(["| name | default | values | what |", "|---|---|---|---|", *rows])
 
 
+def recipes() -> str:
+    """One row for each parameter of which some recipe has a value of its own."""
+    names = [*config.RECIPES]
+    rows = [
+        f"| `{p.name}` | "
+        + " | ".join(f"{config.RECIPES[n].get(p.name, p.default)}" for n in names)
+        + " |"
+        for p in config.TABLE
+        if any(p.name in config.RECIPES[n] for n in names)
+    ]
+    return "\n".join([f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|", *rows])
+
+
 def codes() -> str:
     """One row for each class of fault."""
     rows = [
@@ -36,7 +49,7 @@ def codes() -> str:
 
 def written(page: str) -> str:
     """``page`` with each generated table between its two comments replaced."""
-    for name, table in (("parameters", parameters()), ("codes", codes())):
+    for name, table in (("parameters", parameters()), ("recipes", recipes()), ("codes", codes())):
         begin, end = f"<!-- {name}: image/document.py -->", f"<!-- end of {name} -->"
         found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not found.search(page):
