@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 from small import make_job, metrics, run, run_to
-from trainer import budget, densify, export, loss, model, progress, rasterise
+from trainer import budget, densify, evaluate, export, loss, model, progress, rasterise
 from trainer.config import Config
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
@@ -162,6 +162,27 @@ def test_growth_suits_few_points_and_many(tmp_path: Path, points: int) -> None:
     settings_ = load_config(tmp_path, {})
     most = densify.Strategy.reachable(settings_, points)
     assert min(10 * points, settings_.max_gaussians) <= most <= settings_.max_gaussians
+
+
+def test_evaluation_that_memory_is_short_for_goes_on_on_the_cpu(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a device would raise, at the first of two views of each evaluation."""
+    draw, fails = evaluate.render, [True, False, False] * 9
+
+    def render(*given: object) -> torch.Tensor:
+        if fails and fails.pop(0):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return draw(*given)
+
+    monkeypatch.setattr(evaluate, "render", render)
+    base = make_job(tmp_path, max_gaussians=320)
+    assert run(base) == 0
+    assert "warning: memory ran out while evaluating: the CPU goes on" in capsys.readouterr().out
+    assert metrics(base)["psnr"] == pytest.approx(metrics(finished)["psnr"], abs=1e-3)
 
 
 def test_renders_stand_beside_the_photographs(finished: Path) -> None:

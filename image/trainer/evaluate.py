@@ -47,22 +47,38 @@ def evaluate(
 
     ``values`` as in ``Splats.params``, on the views' device. After a request to stop, views that
     no time is left for are not evaluated; the first always is. With a folder ``renders``, each
-    photograph is written there with its render on the right, as ``NAME.png``.
+    photograph is written there with its render on the right, as ``NAME.png``. Where the device's
+    memory runs out, the rest is drawn on the CPU, with a line: what is trained is not lost for it.
     """
     degree = round((values["shN"].shape[1] + 1) ** 0.5) - 1
     found: list[Quality] = []
+    short = False
     for view in views:
         if found and stop.seconds_ago() > _SECONDS_AFTER_STOP:
             break
-        photo = view.photo().float() / 255
-        image = render(values, values["opacities"].sigmoid(), view, degree).clamp(0, 1)
-        psnr, ssim = loss.psnr(float(loss.mse(image, photo))), float(loss.ssim(image, photo))
+        if not short:
+            try:
+                pair, psnr, ssim = _measured(values, view, degree)
+            except torch.OutOfMemoryError as shortage:
+                said = " ".join(str(shortage).split())[:200]
+                log.line(f"warning: memory ran out while evaluating: the CPU goes on ({said})")
+                values, short = {n: v.cpu() for n, v in values.items()}, True
+        if short:
+            pair, psnr, ssim = _measured(values, view.on_cpu(), degree)
         if not ssim == ssim:
             raise TrainerError("E_NOT_FINITE", f"the image of {view.name} is not finite")
         found.append(Quality(view.name, view.width, view.height, *view.intrinsics, psnr, ssim))
         if renders:
-            _show(renders / f"{view.name}.png", torch.cat([photo, image], 1))
+            _show(renders / f"{view.name}.png", pair)
     return found
+
+
+def _measured(values: dict[str, Tensor], view: View, degree: int) -> tuple[Tensor, float, float]:
+    """Photograph and render side by side (H, 2 W, 3), PSNR, SSIM."""
+    photo = view.photo().float() / 255
+    image = render(values, values["opacities"].sigmoid(), view, degree).clamp(0, 1)
+    psnr, ssim = loss.psnr(float(loss.mse(image, photo))), float(loss.ssim(image, photo))
+    return torch.cat([photo, image], 1), psnr, ssim
 
 
 def _show(path: Path, picture: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import kernels
 import torch
@@ -38,6 +38,10 @@ class View:
     def height(self) -> int:
         """Height in pixels."""
         return self.pixels.shape[0]
+
+    def on_cpu(self) -> View:
+        """The same in host memory."""
+        return replace(self, viewmat=self.viewmat.cpu(), pixels=self.pixels.cpu())
 
     def photo(self) -> Tensor:
         """The photograph as (height, width, 3) uint8 on the training device.
