@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +208,7 @@ class Live(Recorded):
         with self.lock("layers"):
             if not path.exists():
                 with self.run.timed("layers"):
-                    export = lambda: self.client.images.get(self.image().image_id).save()  # noqa: E731
+                    export = partial(engine.export, self.image().image_id)
                     write(path, layers.scan(export, digests, CACHE, self.say))
         return super().layers()
 

@@ -15,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +37,11 @@ BUILD_BYTES = 25 * GB
 CACHED_BYTES = 5 * GB
 #: An engine on this machine answers in milliseconds; one behind ssh needs seconds.
 PING_SECONDS = 10.0
-#: Time limit of the SDK's other calls: filling a volume or exporting takes longer than a ping.
+#: Time limit of the SDK's other calls: filling a volume takes longer than a ping.
 CALL_SECONDS = 120
+#: An engine writes a whole image to its disk before it sends the first byte of it: 8 GB took more
+#: than two minutes on a busy machine.
+EXPORT_SECONDS = 1200
 #: The platform that SageMaker runs; on an arm64 laptop images of it are built and inspected.
 PLATFORM = "linux/amd64"
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -210,6 +213,14 @@ def client(where: Endpoint | None = None, seconds: float = PING_SECONDS) -> dock
         raise unreachable(where, " ".join(str(error).split())[:200]) from None
     link.api.timeout = CALL_SECONDS
     return link
+
+
+def export(image_id: str) -> Iterator[bytes]:
+    """An image as `docker save` writes it, in chunks, over a connection that waits for it."""
+    link = client()
+    link.api.timeout = EXPORT_SECONDS
+    chunks: Iterator[bytes] = link.images.get(image_id).save()
+    return chunks
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,6 +148,19 @@ def test_no_engine_is_one_line_with_the_ways_out(tmp_path):
 def test_a_named_engine_that_is_silent_is_named(tmp_path):
     with pytest.raises(EngineError, match=r"none\.sock.*DOCKER_HOST.*does not answer.*unset it"):
         engine.client(Endpoint(f"unix://{tmp_path}/none.sock", "DOCKER_HOST"))
+
+
+def test_an_export_waits_longer_than_other_calls_for_its_first_byte(monkeypatch):
+    class Image:
+        def save(self):
+            return iter([b"%d" % link.api.timeout])
+
+    link = SimpleNamespace(
+        api=SimpleNamespace(timeout=engine.CALL_SECONDS), images={"sha256:1": Image()}
+    )
+    monkeypatch.setattr(engine, "client", lambda: link)
+    waits = int(b"".join(engine.export("sha256:1")))
+    assert waits > engine.CALL_SECONDS
 
 
 def test_an_unreachable_host_is_told_at_once():
