@@ -164,6 +164,26 @@ def test_growth_suits_few_points_and_many(tmp_path: Path, points: int) -> None:
     assert min(10 * points, settings_.max_gaussians) <= most <= settings_.max_gaussians
 
 
+def test_memory_that_runs_out_between_steps_is_given_way_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures and checkpoints take memory too."""
+    original, failed = progress.Progress.settle, []
+
+    def settle(self: progress.Progress, step: int, splats: model.Splats) -> None:
+        if step == 8 and not failed:
+            failed.append(step)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(self, step, splats)
+
+    monkeypatch.setattr(progress.Progress, "settle", settle)
+    base = make_job(tmp_path)
+    assert run(base) == 0
+    assert failed
+    found = metrics(base)
+    assert (found["steps"], found["gaussians"]) == (12, found["cap"])
+
+
 def test_evaluation_that_memory_is_short_for_goes_on_on_the_cpu(
     finished: Path,
     tmp_path: Path,

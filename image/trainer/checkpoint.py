@@ -56,10 +56,9 @@ class Checkpoints:
         content = {
             "fingerprint": self.fingerprint,
             "step": step,
-            # Cloned: a view would be saved with the whole buffer that it looks into.
-            "values": {n: v.clone() for n, v in splats.values().items()},
+            "values": {n: _copy(v) for n, v in splats.values().items()},
             "moments": {
-                n: {k: t.clone() for k, t in state.items()} for n, state in splats.moments().items()
+                n: {k: _copy(t) for k, t in state.items()} for n, state in splats.moments().items()
             },
             "notes": notes,
         }
@@ -89,3 +88,10 @@ class Checkpoints:
             return None
         log.event(phase="resume", step=step)
         return dict(found)
+
+
+def _copy(value: torch.Tensor) -> torch.Tensor:
+    """In host memory, which a GPU without room for a copy has; and without the whole buffer that a
+    view looks into, which would be saved with it.
+    """
+    return value.to("cpu", copy=True, memory_format=torch.contiguous_format)

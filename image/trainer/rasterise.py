@@ -16,7 +16,7 @@ from trainer.photos import Photo
 from trainer.raster_torch import BLACK
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class View:
     """A camera on the training device with its photograph.
 

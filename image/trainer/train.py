@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,15 +72,14 @@ def run(
             total, error = stepper.step(view, view.photo(), at)
             if strategy.due(at.step):
                 strategy.refine(stepper.splats, at.seed)
+            step = at.step
+            progress.record(step, total, error, stepper.splats, view.name)
+            if checkpoints.due(step):
+                progress.settle(step, stepper.splats)
+                checkpoints.save(step, stepper.splats, notes)
         except (torch.OutOfMemoryError, MemoryError) as shortage:
             strategy.cap = give_way(stepper, views, notes, at.step, shortage)
             progress.forget_best(at.step)
-            continue
-        step = at.step
-        progress.record(step, total, error, stepper.splats, view.name)
-        if checkpoints.due(step):
-            progress.settle(step, stepper.splats)
-            checkpoints.save(step, stepper.splats, notes)
     progress.settle(step, stepper.splats)
     if step and ended_by == "signal":
         checkpoints.save(step, stepper.splats, notes)
@@ -139,10 +138,12 @@ def give_way(
         ) from shortage
     opacities = stepper.splats.values()["opacities"]
     kept = opacities.argsort(descending=True)[: max(1, int(count * _KEPT))].sort().values
-    stepper.splats.keep(kept)
-    views.training[:] = [replace(v, pixels=v.pixels.cpu()) for v in views.training]
+    # First what makes room: keeping some needs room for them beside all.
+    for view in views.training:
+        view.pixels = view.pixels.cpu()
     if opacities.is_cuda:
         torch.cuda.empty_cache()
+    stepper.splats.keep(kept)
     notes["cap"] = len(kept)
     log.line(
         f"warning: memory ran out at step {step} with {count} Gaussians: reduced once, to the "
