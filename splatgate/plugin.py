@@ -181,7 +181,8 @@ class Judge:
             listed = read(self.run.catalog, tuple[Check, ...])
             self.checks = {c.node: c for c in listed} | self.checks
             self.run.catalog.unlink()
-        if not self.checks:
+        # A list of checks (--collect-only) judges nothing: the last record stays.
+        if not self.checks or self.config.option.collectonly:
             self.run.discard()
             return
         checks = verdict.settle(self.checks.values())

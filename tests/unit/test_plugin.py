@@ -1,5 +1,7 @@
 """What a check's end means: an assertion is a verdict on the image, any other exception is none."""
 
+import subprocess
+import sys
 import types
 
 import pytest
@@ -8,6 +10,7 @@ from splatgate.container.backends import LookFailed, NotRecorded
 from splatgate.outcomes import Blocked, CannotLook, NotVerified
 from splatgate.plugin import outcome
 from splatgate.record import Check, State
+from splatgate.run import ROOT
 
 CHECK = Check(node="t", item="runtime.cuda", level="must", lane="container")
 
@@ -58,3 +61,15 @@ def test_blocked_names_its_cause():
 def test_no_answer_is_not_verified_without_an_error(error):
     found = after(error, "setup")
     assert (found.state, found.error) == (State.NOT_VERIFIED, False)
+
+
+def test_listing_the_checks_leaves_the_last_record_alone(tmp_path):
+    (tmp_path / "record.json").write_text("the last run's")
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--out", str(tmp_path)]
+    listed = subprocess.run(
+        [*command, "tests/container"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    assert "::" in listed.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+    assert (tmp_path / "record.json").read_text() == "the last run's"
