@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer import log
+from trainer import log, virtual
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.photos import sizes
@@ -101,13 +101,14 @@ def host_budget(
         for shot, (width, height) in zip(scene.shots, stored, strict=True)
     )
     cpu = config.device == "cpu"
-    keeps = bool(config.plateau) or config.recipe == "choose"
+    chooses = config.recipe == "choose"
+    keeps = bool(config.plateau) or chooses
     each = _EXPORTED + _BEST * keeps + (_TRAINED + _DRAWN) * cpu
     return Budget(
         "host",
         {
             "process": now,
-            "photographs": photos,
+            "photographs": photos + 3 * pixels * virtual.count(len(stored)) * chooses,
             "decoding": threads * decoded,
             "Gaussians": gaussians * each,
             "drawing": pixels * _PIXEL * cpu,

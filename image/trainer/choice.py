@@ -2,11 +2,14 @@
 
 What few photographs from unlike places ask for (few Gaussians, more dropout, no colour in what
 nobody saw) costs a scene that is well seen a decibel, and the reverse. Short trials choose wrongly,
-so a trial is a whole run, judged on photographs kept aside. docs/trainer.md has the figures.
+so a trial is a whole run, judged on photographs kept aside. What is merged settles on the
+photographs and on virtual views, the mean of what the runs draw there. docs/trainer.md has the
+figures.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import log
+from trainer import log, virtual
 from trainer.checkpoint import Checkpoints
 from trainer.config import RECIPES, Config
 from trainer.densify import Strategy
 from trainer.errors import TrainerError
 from trainer.evaluate import evaluate, mean
-from trainer.points import reached
 from trainer.rasterise import Views
 from trainer.scene import Scene
 from trainer.schedule import Schedule
+from trainer.step import Step
 from trainer.stop import Stop
 from trainer.train import Outcome, begin, make_step, run
 
@@ -34,10 +37,12 @@ MEMBERS = 4
 _ALL = len(RECIPES) + MEMBERS
 #: One in so many training photographs judges the trials, and is not seen by them.
 _ASIDE = 4
-#: Steps for the merged Gaussians to settle at the rates of the end.
-_SETTLE = 100
+#: Steps for the merged Gaussians to settle at the rates of the end, as a part of a run's.
+_SETTLE = 7
+#: In settling, a virtual view is drawn for this many steps at most with a photograph's one.
+_VIRTUAL = 2
 #: A run is begun if this many times what the longest took is left of ``max_minutes``.
-_SLACK = 1.25
+_SLACK = 1.5
 
 
 def member(config: Config, name: str, number: int) -> Config:
@@ -124,13 +129,16 @@ class Choice:
         """Whether memory sufficed so far, and time is left for one run more."""
         if not self.runs:
             return True
-        limit, needed = self.config.max_minutes * 60, max(r["seconds"] for r in self.runs)
-        late = 0 < limit < time.monotonic() - self.started + _SLACK * needed
+        late = self.late(_SLACK * max(r["seconds"] for r in self.runs))
         short = "cap" in self.runs[-1]["notes"]
         if late or short:
             why = "max_minutes" if late else "memory"
             log.line(f"warning: {len(self.runs)} of {_ALL} runs were made, {why} has no more")
         return not (late or short)
+
+    def late(self, needed: float = 0) -> bool:
+        """Whether ``max_minutes`` leaves less than ``needed`` seconds."""
+        return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started + needed
 
     def run(self, found: dict[str, Any] | None) -> Outcome:
         """The next run: of each recipe, with photographs kept aside; then of the better, on all."""
@@ -139,7 +147,6 @@ class Choice:
         config = member(self.config, [*RECIPES][number] if trial else self.winner, number)
         views = self.views.aside(_ASIDE) if trial else self.views
         log.event(phase="run", run=number + 1, of=_ALL, recipe=config.recipe, seed=config.seed)
-        reached("run")
         start = begin(config, self.scene, self.device, found, runs=self.runs)
         to_come = (_ALL - number - 1) * config.max_iterations
         outcome = run(
@@ -177,30 +184,45 @@ class Choice:
         whole = Outcome({}, config.max_iterations, "iterations", {})
         if len(rows) < 2:
             return self.best(whole)
-        values = merge([row["values"] for row in rows])
-        log.event(
-            phase="settle", recipe=self.winner, runs=len(rows), gaussians=len(values["means"])
-        )
-        training = self.views.training
-        plan = Schedule(config, self.scene.size, len(training))
-        end = plan.at(config.max_iterations)
         try:
-            step = make_step(
-                config, self.scene.size, {n: v.to(self.device) for n, v in values.items()}
-            )
-            for t in range(1, min(_SETTLE, config.max_iterations) + 1):
-                if self.stop.asked is not None:
-                    return self.best(replace(whole, ended_by="signal"))
-                rates = dict(
-                    means_rate=end.means_rate, sh_degree=end.sh_degree, dropout=end.dropout
-                )
-                at = replace(plan.at(t), **rates)
-                step.step(training[at.view], training[at.view].photo(), at)
+            step = self.settled(config, [row["values"] for row in rows])
         except (torch.OutOfMemoryError, MemoryError) as shortage:
             said = " ".join(str(shortage).split())[:200]
             log.line(f"warning: memory ran out as runs were merged: one is kept alone ({said})")
             return self.best(whole)
+        if self.stop.asked is not None:
+            return self.best(replace(whole, ended_by="signal"))
         return replace(whole, values=step.splats.values(), notes=self.notes())
+
+    def settled(self, config: Config, members: Sequence[Mapping[str, Tensor]]) -> Step:
+        """The merged Gaussians, trained at the rates of the end on photographs and virtual views.
+
+        It ends early where a stop is asked for or ``max_minutes`` is over.
+        """
+        training = self.views.training
+        members = [{n: v.to(self.device) for n, v in m.items()} for m in members]
+        drawn = virtual.drawn(training, members, config.seed, self.stop)
+        views = training * max(1, math.ceil(len(drawn) / _VIRTUAL / len(training))) + drawn
+        step = make_step(config, self.scene.size, merge(members))
+        del members
+        plan = Schedule(config, self.scene.size, len(views))
+        steps = max(1, config.max_iterations // _SETTLE)
+        end = plan.at(config.max_iterations)
+        rates = dict(means_rate=end.means_rate, sh_degree=end.sh_degree, dropout=0.0)
+        told = dict(recipe=self.winner, gaussians=step.splats.count, virtual=len(drawn))
+        log.event(phase="settle", steps=steps, **told)
+        for t in range(1, steps + 1):
+            if self.stop.asked is not None or self.late():
+                break
+            at = replace(plan.at(t), **rates)
+            step.step(views[at.view], views[at.view].photo(), at)
+            if t % config.log_every == 0:
+                log.event(phase="settling", done=t)
+        broken = [n for n, v in step.splats.values().items() if not v.isfinite().all()]
+        if broken:
+            what = ", ".join(broken)
+            raise TrainerError("E_NOT_FINITE", f"{what} became not finite as merged runs settled")
+        return step
 
     def notes(self) -> dict[str, Any]:
         """The winner's figures, and the choice's own."""
