@@ -100,7 +100,8 @@ def run(
             oom=False,
             ended_by=ended_by,
             stop_seconds=stop,
-            command=command,
+            # By names: where they lie on this machine is no fact of the job.
+            command=(Path(sys.executable).name, script.name, "train"),
             limits_asked=Limits(),
             limits_applied=Limits(),
             phases={"Training": round(time.monotonic() - began, 2)},
