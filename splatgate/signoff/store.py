@@ -33,6 +33,9 @@ class Place(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all."""
 
+    def remove(self, name: str) -> None:
+        """Remove a file that is there."""
+
     def names(self) -> list[str]:
         """All names."""
 
@@ -58,6 +61,10 @@ class Folder:
             write_bytes(self.path / name, data)
         except OSError as error:
             raise BadInput(f"store {self.path}: {error.strerror}; give --store DIR") from None
+
+    def remove(self, name: str) -> None:
+        """Remove a file that is there."""
+        (self.path / name).unlink()
 
     def names(self) -> list[str]:
         """All names."""
@@ -93,6 +100,11 @@ class Bucket:
             self.api.put_object(
                 Bucket=self.bucket, Key=self.prefix + name, Body=data, ContentType=kind
             )
+
+    def remove(self, name: str) -> None:
+        """Remove a file that is there."""
+        with self._told():
+            self.api.delete_object(Bucket=self.bucket, Key=self.prefix + name)
 
     def names(self) -> list[str]:
         """All names."""
@@ -171,6 +183,9 @@ class Store:
                 for ending in ENDINGS:
                     if (data := self.file(digest, ending)) is not None:
                         self.place.write(f"{name}.{_stamp(standing)}.{ending}", data)
+                        # One that is not signed does not stand beside the attestation of another.
+                        if ending not in files:
+                            self.place.remove(f"{name}.{ending}")
         for ending, data in files.items():
             self.place.write(f"{name}.{ending}", data)
 

@@ -125,6 +125,27 @@ def test_no_later_look_takes_the_place_of_a_release(there, judge, rules, tmp_pat
     assert len(store.every()) == 3
 
 
+def unsigned_follows_signed(store, run, where, tmp_path, capsys):
+    """The attestation of one sign-off does not stand beside the next."""
+    from tests.unit.test_signoff import make_key
+
+    key, _ = make_key(tmp_path)
+    digest, public = "sha256:" + "f" * 64, ("--key", str(key), "--store", store)
+    gate(tmp_path, capsys, run, *where, "--key", key, store=store)
+    assert cli.verify([digest, *public]) == 0
+    gate(tmp_path, capsys, run, *where, store=store)
+    with pytest.raises(BadInput, match="no signed sign-off"):
+        cli.verify([digest, *public])
+    signed = [n for n in Store(store).place.names() if n.endswith(".intoto.json")]
+    assert len(signed) == 1
+
+
+def test_an_unsigned_sign_off_has_no_attestation(judge, rules, tmp_path, capsys):
+    run = judge("sha256:" + "e" * 64, "sha256:" + "f" * 64)
+    where = ("--policy", "good", "--policies", rules)
+    unsigned_follows_signed(str(tmp_path / "kept"), run, where, tmp_path, capsys)
+
+
 def test_a_faults_image_is_not_released(there, judge, rules, tmp_path, capsys):
     manifest, image_id = there.image("staging-2")
     record = read(judge(image_id, manifest["digest"], "seen") / "record.json", Record)
@@ -247,5 +268,6 @@ def test_sign_offs_are_kept_in_a_bucket(monkeypatch, judge, rules, tmp_path, cap
         assert store.get("sha256:" + "f" * 64).verdict == "conformant"
         assert len(store.every()) == 1
         assert store.get("sha256:" + "0" * 64) is None
+        unsigned_follows_signed("s3://kept/sign-offs", run, where, tmp_path, capsys)
         with pytest.raises(BadInput, match="check bucket"):
             Store("s3://none").place.write("x", b"")
