@@ -6,13 +6,15 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small import make_scene, opened
 from torch import Tensor
-from trainer import choice, config, loss, model, rasterise, virtual
+from trainer import budget, choice, config, loss, model, rasterise, virtual
 from trainer.checkpoint import Checkpoints
+from trainer.errors import TrainerError
 from trainer.scene import Scene
 from trainer.stop import Stop
 
@@ -78,6 +80,27 @@ def test_photographs_from_one_place_are_enough(small: tuple[Scene, list[rasteris
     assert all(m.isfinite().all() for _, m in virtual.cameras(same, 0))
 
 
+def small_choice(
+    small: tuple[Scene, list[rasterise.View]], tmp_path: Path, **more: str
+) -> tuple[choice.Choice, config.Config, dict[str, Tensor]]:
+    """A choice whose trials *detail* has won, its members' configuration, and a member."""
+    scene, views = small
+    given = {"DEVICE": "cpu", "RECIPE": "choose", "MAX_ITERATIONS": "35", **more}
+    settings = config.load(tmp_path, given)
+    chosen = choice.Choice(
+        settings,
+        scene,
+        rasterise.Views(views, [], []),
+        Checkpoints(None, 0, ""),
+        Stop(),
+        CPU,
+        time.monotonic(),
+    )
+    chosen.runs = [{"recipe": "detail", "inner_psnr": 1.0}, {"recipe": "sparse", "inner_psnr": 0.0}]
+    values = model.initial_values(scene.points, scene.colors, settings)
+    return chosen, choice.member(settings, "detail", 0), values
+
+
 def noisy(values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     """The Gaussians, each in a wrong colour of its own."""
     draw = torch.Generator().manual_seed(seed)
@@ -88,20 +111,10 @@ def test_merged_models_settle_to_the_mean_of_their_renders(
     small: tuple[Scene, list[rasterise.View]], tmp_path: Path
 ) -> None:
     """Where nobody took a photograph: nearer than by merging, and than by photographs alone."""
-    scene, views = small
-    settings = config.load(
-        tmp_path,
-        {"DEVICE": "cpu", "RECIPE": "choose", "MAX_ITERATIONS": "350", "INIT_SCALE": "1"},
-    )
-    values = model.initial_values(scene.points, scene.colors, settings)
+    _, views = small
+    chosen, own, values = small_choice(small, tmp_path, MAX_ITERATIONS="350", INIT_SCALE="1")
     values["opacities"] = torch.full_like(values["opacities"], 3.0)
     members = [noisy(values, k) for k in range(3)]
-    seen = rasterise.Views(views, [], [])
-    chosen = choice.Choice(
-        settings, scene, seen, Checkpoints(None, 0, ""), Stop(), CPU, time.monotonic()
-    )
-    chosen.runs = [{"recipe": "detail", "inner_psnr": 1.0}, {"recipe": "sparse", "inner_psnr": 0.0}]
-    own = choice.member(settings, "detail", 0)
     judged = virtual.drawn(views, members, 77, Stop())
 
     def off(found: dict[str, Tensor]) -> float:
@@ -116,6 +129,55 @@ def test_merged_models_settle_to_the_mean_of_their_renders(
         without = chosen.settled(own, members)
     alone = off(without.splats.values())
     assert settled < 0.3 * alone
+
+
+def test_settling_ends_when_max_minutes_does(
+    small: tuple[Scene, list[rasterise.View]], tmp_path: Path
+) -> None:
+    chosen, own, values = small_choice(small, tmp_path, MAX_MINUTES="1")
+    means = choice.merge([values] * 2)["means"]
+    moved = chosen.settled(own, [values] * 2).splats.values()["means"]
+    assert not torch.equal(moved, means)
+    chosen.started -= 61
+    left = chosen.settled(own, [values] * 2).splats.values()["means"]
+    assert torch.equal(left, means)
+
+
+def test_what_became_infinite_in_settling_is_no_model(
+    small: tuple[Scene, list[rasterise.View]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, own, values = small_choice(small, tmp_path)
+    made = choice.make_step
+
+    def poisoned(*given: Any) -> Any:
+        step = made(*given)
+        with torch.no_grad():
+            step.splats.values()["sh0"][0] = math.nan
+        return step
+
+    monkeypatch.setattr(choice, "make_step", poisoned)
+    with pytest.raises(TrainerError, match="became not finite as merged runs settled") as fault:
+        chosen.settled(own, [values] * 2)
+    assert fault.value.code == "E_NOT_FINITE"
+
+
+def test_virtual_views_are_in_the_memory_reckoned(
+    small: tuple[Scene, list[rasterise.View]], tmp_path: Path
+) -> None:
+    scene, views = small
+    one, many = (
+        budget.host_budget(
+            scene,
+            config.load(tmp_path, {"DEVICE": "cpu", "RECIPE": recipe}),
+            1000,
+            1,
+            0,
+            (10**12, "the test's limit"),
+        ).needs["photographs"]
+        for recipe in ("detail", "choose")
+    )
+    drawn = sum(v.photo().numel() for v, _ in virtual.cameras(views, 0))
+    assert many - one == drawn
 
 
 def test_stop_ends_the_drawing(small: tuple[Scene, list[rasterise.View]]) -> None:

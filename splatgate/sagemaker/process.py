@@ -101,7 +101,7 @@ def run(
             ended_by=ended_by,
             stop_seconds=stop,
             # By names: where they lie on this machine is no fact of the job.
-            command=(Path(sys.executable).name, script.name, "train"),
+            command=tuple(Path(word).name for word in command),
             limits_asked=Limits(),
             limits_applied=Limits(),
             phases={"Training": round(time.monotonic() - began, 2)},

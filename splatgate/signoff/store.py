@@ -63,8 +63,15 @@ class Folder:
             raise BadInput(f"store {self.path}: {error.strerror}; give --store DIR") from None
 
     def remove(self, name: str) -> None:
-        """Remove a file that is there."""
-        (self.path / name).unlink()
+        """Remove a file that is there.
+
+        Raises:
+            BadInput: it cannot be removed.
+        """
+        try:
+            (self.path / name).unlink()
+        except OSError as error:
+            raise BadInput(f"store {self.path}: {error.strerror}; give --store DIR") from None
 
     def names(self) -> list[str]:
         """All names."""

@@ -275,6 +275,8 @@ def test_the_process_runtime_sees_what_a_job_leaves(tmp_path, monkeypatch, smi):
     assert (job.status, job.text) == ("Completed", "train")
     assert job.writes_outside == ("~/.nv/index", "/tmp/scratch")
     assert [m.path for m in job.members] == ["m"]
+    assert job.command == (Path(sys.executable).name, "train.py", "train")
+    assert str(tmp_path) not in (folder / "job.json").read_text()
     used = read(folder / "gpu.json", Use)
     assert (used.before, used.after) == (1000 * 2**20, 2000 * 2**20)
 

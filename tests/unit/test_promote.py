@@ -144,6 +144,8 @@ def test_an_unsigned_sign_off_has_no_attestation(judge, rules, tmp_path, capsys)
     run = judge("sha256:" + "e" * 64, "sha256:" + "f" * 64)
     where = ("--policy", "good", "--policies", rules)
     unsigned_follows_signed(str(tmp_path / "kept"), run, where, tmp_path, capsys)
+    with pytest.raises(BadInput, match="No such file or directory; give --store"):
+        Store(str(tmp_path / "kept")).place.remove("never written")
 
 
 def test_a_faults_image_is_not_released(there, judge, rules, tmp_path, capsys):
