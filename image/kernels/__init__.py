@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).with_name("step.so")
-#: Bytes of a projected Gaussian, and floats of its gradients (step.cuh: Record, G_ROW).
-RECORD, G_ROW = 48, 12
-TILE = 16
+#: Bytes of a projected Gaussian, floats of its gradients, and words before a block's (step.cuh).
+RECORD, G_ROW, TOTALS = 48, 12, 2
+TILE, THREADS = 16, 256
 
 _F, _I, _L, _P = ctypes.c_float, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -41,7 +41,7 @@ class Step(ctypes.Structure):
         ("degree", _I),
         ("photo", _P),
         *((name, _P) for name in ("records", "centres", "conics", "colors", "opacities")),
-        *((name, _P) for name in ("counts", "ends")),
+        ("sums", _P),
         *((name, _P) for name in ("keys", "sorted_keys", "ids", "sorted_ids")),
         ("slots", _L),
         ("offsets", _P),
@@ -69,7 +69,7 @@ class Library:
         self._c.step_error.restype = ctypes.c_char_p
         for name in ("step_struct_bytes", "step_scratch_bytes"):
             getattr(self._c, name).restype = _L
-        self._c.step_scratch_bytes.argtypes = [_L, _L]
+        self._c.step_scratch_bytes.argtypes = [_L]
         if self._c.step_struct_bytes() != ctypes.sizeof(Step):
             raise OSError(f"{path} was compiled from other sources than lie beside it")
         for name in ("project", "raster", "loss", "raster_backward", "update"):
@@ -81,9 +81,9 @@ class Library:
         if code := call(step, stream):
             raise RuntimeError(f"CUDA error in kernel {name}: {self._c.step_error(code).decode()}")
 
-    def scratch_bytes(self, n: int, slots: int) -> int:
-        """Bytes that the scan of ``n`` counts and the sort of ``slots`` keys need."""
-        return int(self._c.step_scratch_bytes(n, slots))
+    def scratch_bytes(self, slots: int) -> int:
+        """Bytes that the sort of ``slots`` keys needs."""
+        return int(self._c.step_scratch_bytes(slots))
 
 
 @functools.cache

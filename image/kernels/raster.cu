@@ -171,8 +171,6 @@ cudaError_t launch_raster(const Step &s, cudaStream_t stream) {
 }
 
 cudaError_t launch_raster_backward(const Step &s, cudaStream_t stream) {
-    const size_t bytes = s.n * G_ROW * sizeof(float);
-    if (cudaError_t bad = cudaMemsetAsync(s.v_records, 0, bytes, stream)) return bad;
     raster_backward_kernel<<<dim3(tiles_across(s), tiles_down(s)), THREADS, 0, stream>>>(s);
     return cudaGetLastError();
 }

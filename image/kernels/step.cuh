@@ -16,6 +16,7 @@ struct Record {
     float r, g, b;
     uint32_t tiles_y;
 };
+constexpr int TOTALS = 2; // words of `sums` before the blocks'
 constexpr int G_ROW = 12; // gradients by record: x, y, A, B, C, r, g, b, opacity, three unused
 
 struct Step {
@@ -29,12 +30,12 @@ struct Step {
     // projection; the four plain arrays are for gsplat's rasteriser, or null
     Record *records;
     float *centres, *conics, *colors, *opacities;
-    int64_t *counts, *ends; // tiles by Gaussian, and their running sum
-    // intersections: `slots` of them, key = tile << 32 | bits of the depth
+    uint64_t *sums; // intersections; Gaussians whose passes over the tiles disagreed; then a word a block
+    // intersections: `slots` of them, key = tile << DEPTH_BITS | order of the depth
     uint64_t *keys, *sorted_keys;
     int32_t *ids, *sorted_ids;
     int64_t slots;
-    int32_t *offsets; // [tile rows + 1][tile columns]; the extra row's last tile holds the filler
+    int32_t *offsets; // [tile rows + 1][tile columns]: the extra row begins where the tiles end
     void *scratch;
     int64_t scratch_bytes;
     int64_t *seen; // pinned host memory: last total, largest total, steps that dropped some, mismatches

@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(UPDATE_THREADS) update_kernel(Step s) {
     constexpr int COUNT = (DEGREE + 1) * (DEGREE + 1);
     Rows<SH, ADAM> shape(s, i, 0);
     const Record r = s.records[i];
-    const bool visible = s.counts[i] > 0;
+    const bool visible = r.opacity > 0;
     float v_centre[2] = {}, v_conic[3] = {}, v_color[3] = {}, v_opacity = 0;
     if (visible && s.v_records) {
         const float4 *row = reinterpret_cast<const float4 *>(s.v_records + i * G_ROW);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import signal
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,18 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 from small import make_job, metrics, run, run_to
-from trainer import budget, densify, evaluate, export, loss, model, progress, rasterise
+from trainer import (
+    budget,
+    densify,
+    evaluate,
+    export,
+    fused,
+    loss,
+    model,
+    progress,
+    rasterise,
+    train,
+)
 from trainer.config import Config
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
@@ -133,7 +145,7 @@ def test_time_is_projected_and_too_much_of_it_is_told_at_once(
     step = 0
     while seen.ended(step) is None:
         step, clock[0] = step + 1, clock[0] + 1
-        seen.record(step, torch.tensor(0.1), torch.tensor(0.1), splats, "v")
+        seen.record(step, torch.tensor([0.1, 0.1]), splats, "v")
         told = "warning: 1000 steps need about 1000 s, more than" in capsys.readouterr().out
         assert told == (step == 100)
     assert seen.ended(step) == "max_minutes"
@@ -148,8 +160,8 @@ def test_not_finite_parameter_is_named_with_its_steps(tmp_path: Path) -> None:
     )
     values = {n: torch.zeros(1) for n in model.Splats.names}
     splats = SimpleNamespace(count=1, values=lambda: values)
-    seen.record(1, torch.tensor(0.1), torch.tensor(0.1), splats, "a")
-    seen.record(2, torch.tensor(0.1), torch.tensor(0.1), splats, "b")
+    seen.record(1, torch.tensor([0.1, 0.1]), splats, "a")
+    seen.record(2, torch.tensor([0.1, 0.1]), splats, "b")
     values["scales"][0] = math.inf
     with pytest.raises(TrainerError, match="scales became not finite between step 2 on b and") as e:
         seen.settle(2, splats)
@@ -182,6 +194,58 @@ def test_memory_that_runs_out_between_steps_is_given_way_to(
     assert failed
     found = metrics(base)
     assert (found["steps"], found["gaussians"]) == (12, found["cap"])
+
+
+def test_giving_way_first_frees_what_the_failed_step_had_made() -> None:
+    """Keeping some needs room beside all: what failed must not hold it."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    seen: list[object] = []
+
+    def fails() -> None:
+        new = torch.zeros(1)
+        made.append(weakref.ref(new))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    splats = SimpleNamespace(
+        count=4,
+        values=lambda: {"opacities": torch.tensor([3.0, 1.0, 2.0, 4.0])},
+        keep=lambda rows: seen.append((made[0](), rows.tolist())),
+    )
+    step = SimpleNamespace(splats=splats, release=lambda: seen.append("release"))
+    with pytest.raises(torch.OutOfMemoryError) as failure:
+        fails()
+    assert train.give_way(step, rasterise.Views([], [], []), {}, 3, failure.value) == 3
+    assert seen == ["release", (None, [0, 2, 3])]
+
+
+def test_planar_gaussians_change_as_the_others_do() -> None:
+    """The compiled step's buffers, grown beyond their room and cut, against PyTorch's optimiser."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3)}
+    shapes["shN"] = (8, 3)
+
+    def random(n: int) -> dict[str, torch.Tensor]:
+        return {name: torch.randn(n, *shape, generator=draw) for name, shape in shapes.items()}
+
+    values = random(40)
+    moments = {
+        name: {"step": torch.tensor(2.0), "exp_avg": a, "exp_avg_sq": random(40)[name]}
+        for name, a in random(40).items()
+    }
+    rates = dict.fromkeys(shapes, 0.1)
+    both = [model.Splats(values, rates, moments), fused.PlanarSplats(values, moments)]
+    for splats in both:
+        splats.append(torch.tensor([3, 3, 39]))
+        splats.assign(torch.tensor([1, 5]), {"opacities": torch.tensor([9.0, 8.0])})
+        splats.append(torch.arange(5))
+        splats.copy(torch.tensor([1, 2, 1]), torch.tensor([7, 0, 41]))
+        splats.keep(torch.arange(1, 48, 2))
+    assert [splats.count for splats in both] == [24, 24]
+    plain, planar = both
+    for name in shapes:
+        assert torch.equal(plain.values()[name], planar.values()[name]), name
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(plain.moments()[name][key], planar.moments()[name][key]), name
 
 
 def test_evaluation_that_memory_is_short_for_goes_on_on_the_cpu(

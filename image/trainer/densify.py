@@ -32,6 +32,7 @@ class Strategy:
                 for n in range(_MOST + 1)
             ],
             dtype=torch.float64,
+            device=device,
         )
 
     @staticmethod
@@ -62,31 +63,32 @@ class Strategy:
         if len(dead):
             source = torch.multinomial(opacity * ~faint, len(dead), True, generator=draw)
             self._divide(splats, source)
-            # Parameters alone: the moments of the newcomers start from nothing.
-            splats.assign(dead, {n: v[source] for n, v in splats.values().items()})
+            splats.copy(source, dead)
         target = min(self.cap, math.ceil(splats.count * (1 + self._config.growth)))
         added = max(0, target - splats.count)
         if added:
             chance = splats.values()["opacities"].sigmoid()
             source = torch.multinomial(chance, added, True, generator=draw)
             self._divide(splats, source)
-            splats.append({n: v[source] for n, v in splats.values().items()})
+            splats.append(source)
         return len(dead), added
 
     def _divide(self, splats: Splats, source: Tensor) -> None:
         """Make each source one of n equal parts that together draw what it drew (eq. 9)."""
-        rows, copies = torch.unique(source, return_counts=True)
-        number = (copies + 1).clamp_max(_MOST)
-        opacity = splats.values()["opacities"][rows].double().sigmoid()
+        values = splats.values()
+        # A row for each time that it was drawn: to find which differ would wait for the device.
+        copies = source.new_zeros(splats.count).index_add_(0, source, torch.ones_like(source))
+        number = (copies[source] + 1).clamp_max(_MOST)
+        opacity = values["opacities"][source].double().sigmoid()
         part = 1 - (1 - opacity) ** (1 / number)
         powers = part[:, None] ** torch.arange(1, _MOST + 1, device=part.device)
-        shrink = opacity / (self._table.to(part.device)[number] * powers).sum(1)
+        shrink = opacity / (self._table[number] * powers).sum(1)
         part = part.clamp(MIN_OPACITY, 1 - 1e-6)
         splats.assign(
-            rows,
+            source,
             {
                 "opacities": part.logit().float(),
-                "scales": splats.values()["scales"][rows] + shrink.log().float()[:, None],
+                "scales": values["scales"][source] + shrink.log().float()[:, None],
             },
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import kernels
 import torch
@@ -50,7 +50,8 @@ class PlanarSplats(Splats):
         self.state = tuple(
             values["means"].new_zeros(14 + 3 * self._rest, self._count) for _ in range(3)
         )
-        self._fill(0, values)
+        for name, mine in self._views(0).items():
+            mine[...] = values[name]
         for name, of in (moments or {}).items():
             self.steps = int(of["step"])
             for place, key in ((1, "exp_avg"), (2, "exp_avg_sq")):
@@ -83,46 +84,49 @@ class PlanarSplats(Splats):
         }
 
     @torch.no_grad()
+    def copy(self, source: Tensor, rows: Tensor) -> None:
+        """Overwrite the Gaussians ``rows`` by copies of ``source`` and forget their moments."""
+        self.state[0][:, rows] = self.state[0].index_select(1, source)
+        self._forget(rows)
+
+    @torch.no_grad()
     def assign(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
         """Overwrite parameters of ``rows`` and forget their moments."""
         mine = self._views(0)
         for name, value in values.items():
             mine[name][rows] = value
+        self._forget(rows)
+
+    def _forget(self, rows: Tensor) -> None:
         for moment in self.state[1:]:
-            moment[:, rows] = 0
+            moment.index_fill_(1, rows, 0)
 
     @torch.no_grad()
-    def append(self, values: Mapping[str, Tensor]) -> None:
-        """Add Gaussians with zero moments."""
-        old, self._count = self._count, self._count + values["means"].shape[0]
-        if self._count > self.capacity:
-            try:
-                self._resize(self._count * 5 // 4, lambda buffer: buffer[:, :old])
-            except torch.OutOfMemoryError:
-                self._count = old
-                raise
+    def append(self, source: Tensor) -> None:
+        """Add copies of the Gaussians ``source``, with zero moments."""
+        new = self.state[0].index_select(1, source)
+        old, count = self._count, self._count + len(source)
+        if count > self.capacity:
+            grown = [buffer.new_zeros(buffer.shape[0], count * 5 // 4) for buffer in self.state]
+            for buffer, larger in zip(self.state, grown, strict=True):
+                larger[:, :old] = buffer[:, :old]
+            self.state = tuple(grown)
+        self.state[0][:, old:count] = new
         for moment in self.state[1:]:
-            moment[:, old : self._count] = 0
-        self._fill(old, values)
+            moment[:, old:count] = 0
+        self._count = count
 
     @torch.no_grad()
     def keep(self, rows: Tensor) -> None:
-        """Keep only the Gaussians of ``rows``, with their moments."""
+        """Keep only the Gaussians of ``rows``, with their moments.
+
+        A buffer at a time, since memory may be short; if it fails, they are lost.
+        """
+        for place in range(len(self.state)):
+            buffers = list(self.state)
+            buffers[place] = buffers[place].index_select(1, rows)
+            self.state = tuple(buffers)
         self._count = len(rows)
-        self._resize(self._count, lambda buffer: buffer[:, rows])
-
-    def _resize(self, capacity: int, kept: Callable[[Tensor], Tensor]) -> None:
-        """Replace all buffers: all are made before the first is put in place."""
-        new = []
-        for buffer in self.state:
-            part = kept(buffer)
-            new.append(buffer.new_zeros(buffer.shape[0], capacity))
-            new[-1][:, : part.shape[1]] = part
-        self.state = tuple(new)
-
-    def _fill(self, start: int, values: Mapping[str, Tensor]) -> None:
-        for name, mine in self._views(0).items():
-            mine[start:] = values[name]
 
     def _views(self, place: int) -> dict[str, Tensor]:
         buffer = self.state[place][:, : self._count]
@@ -166,7 +170,7 @@ class FusedStep:
         self._seen_tensor = torch.zeros(4, dtype=torch.int64).pin_memory()
         self._seen = (ctypes.c_int64 * 4).from_address(self._seen_tensor.data_ptr())
         self._slots = self._before = 0
-        self._figures: list[tuple[Tensor, Tensor]] = []
+        self._figures: tuple[Tensor, ...] = ()
         self._figures_at = 0
         self.s = kernels.Step(
             seen=self._seen_tensor.data_ptr(),
@@ -188,13 +192,13 @@ class FusedStep:
         left = 1 - self._buffers["alpha"].flatten()[:pixels].view(height, width, 1)
         return drawn + left * drawn.new_tensor([*self.s.background])
 
-    def step(self, view: View, photo: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def step(self, view: View, photo: Tensor, at: At) -> Tensor:
         """See ``trainer.step.Step.step``."""
         s, t = self.s, at.step
         place = (t - 1) % _FIGURES
         if place == 0 or not self._figures:
             figures = torch.zeros(_FIGURES, 2, device=self._device)
-            self._figures = [*zip(*(column.unbind() for column in figures.unbind(1)), strict=True)]
+            self._figures = figures.unbind()
             self._figures_at = figures.data_ptr()
         self.prepare(view, photo, at)
         s.figures = self._figures_at + 8 * place
@@ -205,6 +209,13 @@ class FusedStep:
         reached("step")
         self.splats.steps = t
         return self._figures[place]
+
+    def release(self) -> None:
+        """See ``trainer.step.Step.release``."""
+        self._buffers.clear()
+        self.s.capacity = self.s.scratch_bytes = 0
+        self._pixels = self._tiles = 0
+        self._shape = (0, 0, 0, 0)
 
     def launch(self) -> None:
         """Start the kernels of what was prepared."""
@@ -274,7 +285,7 @@ class FusedStep:
         if self._slots > held or self._slots < held // 4:
             self._allocate_slots(self._slots)
         s.slots = self._slots
-        scratch = self._kernels.scratch_bytes(splats.count, self._slots)
+        scratch = self._kernels.scratch_bytes(self._slots)
         if scratch > s.scratch_bytes:
             s.scratch_bytes = 0
             self._place("scratch", (scratch * 5 // 4,), torch.uint8)
@@ -290,8 +301,8 @@ class FusedStep:
 
     def _allocate_gaussians(self, capacity: int) -> None:
         self._place("records", (capacity, kernels.RECORD // 4))
-        self._place("counts", (capacity + 1,), torch.int64)
-        self._place("ends", (capacity,), torch.int64)
+        blocks = -(-capacity // kernels.THREADS)
+        self._place("sums", (kernels.TOTALS + blocks,), torch.int64)
         if self._own:
             self._place("v_records", (capacity, kernels.G_ROW))
             return
@@ -343,7 +354,7 @@ class FusedStep:
         self._buffers.update(render=render, alpha=alpha)
 
     def _mask(self, across: int, down: int) -> Tensor:
-        """True for the tiles of the image, False for the row below it, which holds the filler."""
+        """True for the tiles of the image, False for the row below it, which ends the last."""
         name = f"mask {across} {down}"
         if name not in self._buffers:
             mask = torch.ones(1, down + 1, across, dtype=torch.bool, device=self._device)

@@ -73,6 +73,11 @@ class Splats:
         self.optimizer.param_groups[0]["lr"] = rate
 
     @torch.no_grad()
+    def copy(self, source: Tensor, rows: Tensor) -> None:
+        """Overwrite the Gaussians ``rows`` by copies of ``source`` and forget their moments."""
+        self.assign(rows, {name: v[source] for name, v in self.values().items()})
+
+    @torch.no_grad()
     def assign(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
         """Overwrite parameters of ``rows`` and forget their moments."""
         for name, value in values.items():
@@ -81,25 +86,25 @@ class Splats:
             state["exp_avg"][rows] = 0
             state["exp_avg_sq"][rows] = 0
 
-    def append(self, values: Mapping[str, Tensor]) -> None:
-        """Add Gaussians with zero moments."""
+    def append(self, source: Tensor) -> None:
+        """Add copies of the Gaussians ``source``, with zero moments."""
         self._change(
-            lambda name, old: torch.cat([old, values[name]]),
-            lambda name, old: torch.cat([old, torch.zeros_like(values[name])]),
+            lambda old: torch.cat([old, old[source]]),
+            lambda old: torch.cat([old, torch.zeros_like(old[source])]),
         )
 
     def keep(self, rows: Tensor) -> None:
         """Keep only the Gaussians of ``rows``, with their moments; gradients are forgotten."""
-        self._change(lambda _, old: old[rows], lambda _, old: old[rows])
+        self._change(lambda old: old[rows], lambda old: old[rows])
 
     @torch.no_grad()
     def _change(
-        self, value: Callable[[str, Tensor], Tensor], moment: Callable[[str, Tensor], Tensor]
+        self, value: Callable[[Tensor], Tensor], moment: Callable[[Tensor], Tensor]
     ) -> None:
         """Replace every tensor: all are made before the first is put in place."""
-        params = {n: torch.nn.Parameter(value(n, p.detach())) for n, p in self.params.items()}
+        params = {n: torch.nn.Parameter(value(p.detach())) for n, p in self.params.items()}
         moments = {
-            name: {k: moment(name, t) if k != "step" else t for k, t in state.items()}
+            name: {k: moment(t) if k != "step" else t for k, t in state.items()}
             for name, state in self.moments().items()
         }
         self.params = params

@@ -47,9 +47,10 @@ class Progress:
         self._before = float(notes.get("seconds", 0.0))
         self._first = self._last = step
         self._end = config.max_iterations + to_come
-        self._waiting: list[tuple[int, str, Tensor, Tensor]] = []
+        self._waiting: list[tuple[int, str, Tensor]] = []
         self._losses: list[float] = []
-        self._psnrs: list[float] = []
+        self._errors: list[float] = []
+        self._untold: dict[str, Any] | None = None
 
     def ended(self, step: int) -> str | None:
         """Why training ends before the next step, or None.
@@ -69,9 +70,13 @@ class Progress:
         left = limit - (now - self._started) - min(a_step * len(self._views.judged), limit / 4)
         return "max_minutes" if limit and left <= 0 else None
 
-    def record(self, step: int, total: Tensor, error: Tensor, splats: Splats, name: str) -> None:
-        """Take in one step; figures stay on the device until a line is due."""
-        self._waiting.append((step, name, total, error))
+    def record(self, step: int, figures: Tensor, splats: Splats, name: str) -> None:
+        """Take in one step: loss and mean squared error, on the device until a line is due.
+
+        A line is told when the device has the next step to work on.
+        """
+        self._tell()
+        self._waiting.append((step, name, figures))
         if step - self._first == _PROJECT_AFTER:
             self._project(step)
         if step % self._config.log_every == 0 or step in (1, self._config.max_iterations):
@@ -81,7 +86,7 @@ class Progress:
         if self._config.eval_every and step % self._config.eval_every == 0 and self._views.held_out:
             psnr, ssim = self._quality(splats, self._views.held_out)
             log.event(phase="evaluate", step=step, held_out_psnr=psnr, held_out_ssim=ssim)
-            self._point(step, splats, held_out_psnr=psnr)
+            self._point(step, splats.count, held_out_psnr=psnr)
         if self._config.plateau and step % max(1, self._config.plateau // 4) == 0:
             psnr, _ = self._quality(splats, self._views.inner)
             log.event(phase="plateau", step=step, inner_psnr=psnr)
@@ -102,27 +107,31 @@ class Progress:
 
     def settle(self, step: int, splats: Splats) -> None:
         """Look at the figures that wait; raises ``E_NOT_FINITE`` naming step, image and tensor."""
+        self._tell()
         if self._waiting:
-            totals = torch.stack([w[2] for w in self._waiting]).tolist()
-            errors = torch.stack([w[3] for w in self._waiting]).tolist()
-            values = splats.values()
-            finite = torch.stack([v.isfinite().all() for v in values.values()]).tolist()
-            broken = [name for name, good in zip(values, finite, strict=True) if not good]
+            values = {name: v for name, v in splats.values().items() if v.numel()}
+            # Largest magnitudes, NaN and infinity among them; in one transfer, since each waits.
+            peaks = torch.stack([torch.linalg.vector_norm(v, math.inf) for v in values.values()])
+            figures = torch.stack([w[2] for w in self._waiting])
+            found = torch.cat([peaks, figures.T.flatten()]).tolist()
+            peak, found = found[: len(values)], found[len(values) :]
+            totals, errors = found[: len(figures)], found[len(figures) :]
+            broken = [n for n, most in zip(values, peak, strict=True) if not math.isfinite(most)]
             where = f"; not finite: {', '.join(broken)}" if broken else ""
-            for (at, name, _, _), value in zip(self._waiting, totals, strict=True):
+            for (at, name, _), value in zip(self._waiting, totals, strict=True):
                 if not math.isfinite(value):
                     raise TrainerError(
                         "E_NOT_FINITE", f"the loss became {value} at step {at} on {name}{where}"
                     )
             if broken:
-                at, name, _, _ = self._waiting[0]
+                at, name, _ = self._waiting[0]
                 raise TrainerError(
                     "E_NOT_FINITE",
                     f"{', '.join(broken)} became not finite between step {at} on {name} "
                     f"and step {step} on {self._waiting[-1][1]}",
                 )
             self._losses += totals
-            self._psnrs += [loss.psnr(e) for e in errors]
+            self._errors += errors
             self._waiting = []
         self.notes["seconds"] = self._before + time.monotonic() - self._begin
 
@@ -130,30 +139,32 @@ class Progress:
         self.settle(step, splats)
         now = time.monotonic()
         pace = (step - self._last) / max(now - self._lap, 1e-9)
+        self._untold = {"step": step, "gaussians": splats.count, "it_per_s": pace}
+        self._untold["eta"] = (self._end - step) / pace
+        self._last, self._lap = step, now
+
+    def _tell(self) -> None:
+        if self._untold is None:
+            return
+        line, self._untold = self._untold, None
         self.notes.setdefault("loss_first", self._losses[0])
         self.notes["loss_last"] = evaluate.mean(self._losses)
-        psnr = evaluate.mean(self._psnrs)
-        log.event(
-            step=step,
-            loss=self.notes["loss_last"],
-            psnr=psnr,
-            gaussians=splats.count,
-            it_per_s=pace,
-            eta=(self._end - step) / pace,
-        )
-        self._point(step, splats, loss=self.notes["loss_last"], psnr=psnr)
-        self._last, self._lap = step, now
-        self._losses, self._psnrs = [], []
+        psnr = evaluate.mean([loss.psnr(e) for e in self._errors])
+        self._losses, self._errors = [], []
+        step, count = line.pop("step"), line.pop("gaussians")
+        figures = {"loss": self.notes["loss_last"], "psnr": psnr}
+        log.event(step=step, **figures, gaussians=count, **line)
+        self._point(step, count, **figures)
 
-    def _point(self, step: int, splats: Splats, **figures: float) -> None:
+    def _point(self, step: int, count: int, **figures: float) -> None:
         curve = self.notes.setdefault("curve", [])
-        curve.append(
-            {"step": step, "seconds": self.notes["seconds"], "gaussians": splats.count, **figures}
-        )
+        seconds = self.notes["seconds"]
+        curve.append({"step": step, "seconds": seconds, "gaussians": count, **figures})
         if len(curve) > _CURVE:
             del curve[1:-1:2]
 
     def _quality(self, splats: Splats, views: list[View]) -> tuple[float, float]:
+        self._tell()
         found = evaluate.evaluate(splats.values(), views, self._stop)
         return evaluate.mean([q.psnr for q in found]), evaluate.mean([q.ssim for q in found])
 

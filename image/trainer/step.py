@@ -46,11 +46,14 @@ class Step(Protocol):
     def splats(self) -> Splats:
         """The Gaussians and their moments, for refinement, evaluation, checkpoint and export."""
 
-    def step(self, view: View, photo: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def step(self, view: View, photo: Tensor, at: At) -> Tensor:
         """Optimise on one photograph (height, width, 3) uint8, on the training device.
 
-        Returns the loss and the mean squared error as scalar tensors; waits for no kernel.
+        Returns the loss and the mean squared error, shape (2,); waits for no kernel.
         """
+
+    def release(self) -> None:
+        """Give back all memory that the next step takes anew."""
 
 
 class AutogradStep:
@@ -68,7 +71,7 @@ class AutogradStep:
         self.splats = Splats(values, learning_rates(config, scene_size), moments)
         self._draw = torch.Generator(values["means"].device)
 
-    def step(self, view: View, photo: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def step(self, view: View, photo: Tensor, at: At) -> Tensor:
         """See ``Step.step``."""
         splats, draw = self.splats, self._draw.manual_seed(at.seed)
         splats.set_means_rate(at.means_rate)
@@ -84,7 +87,11 @@ class AutogradStep:
         splats.optimizer.step()
         splats.optimizer.zero_grad(set_to_none=True)
         densify.stir(splats, self._config, at.means_rate, self._scene_size, draw)
-        return total.detach(), loss.mse(image.detach(), wanted)
+        return torch.stack([total.detach(), loss.mse(image.detach(), wanted)])
+
+    def release(self) -> None:
+        """See ``Step.release``."""
+        self.splats.optimizer.zero_grad(set_to_none=True)
 
 
 def drop(opacities: Tensor, share: float, draw: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,11 +70,11 @@ def run(
         at = schedule.at(step + 1)
         view = views.training[at.view]
         try:
-            total, error = stepper.step(view, view.photo(), at)
+            figures = stepper.step(view, view.photo(), at)
             if strategy.due(at.step):
                 strategy.refine(stepper.splats, at.seed)
             step = at.step
-            progress.record(step, total, error, stepper.splats, view.name)
+            progress.record(step, figures, stepper.splats, view.name)
             if checkpoints.due(step):
                 progress.settle(step, stepper.splats)
                 checkpoints.save(step, stepper.splats, notes)
@@ -136,13 +137,16 @@ def give_way(
             f"memory ran out at step {step} with {count} Gaussians, after it had been reduced once "
             f"to {notes['cap']}: {said}",
         ) from shortage
-    opacities = stepper.splats.values()["opacities"]
-    kept = opacities.argsort(descending=True)[: max(1, int(count * _KEPT))].sort().values
-    # First what makes room: keeping some needs room for them beside all.
+    # First what makes room: keeping some needs room for them beside all. The frames that failed
+    # still hold what they had made.
+    traceback.clear_frames(shortage.__traceback__)
+    stepper.release()
     for view in views.training:
         view.pixels = view.pixels.cpu()
-    if opacities.is_cuda:
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    order = stepper.splats.values()["opacities"].argsort(descending=True)
+    kept = order[: max(1, int(count * _KEPT))].sort().values
     stepper.splats.keep(kept)
     notes["cap"] = len(kept)
     log.line(

@@ -8,6 +8,6 @@ from tests.faults.recompile import replace
 replace(
     Path(sys.argv[1]),
     "project.cu",
-    "touches(r.x, r.y, r.A, r.B, r.C, r.opacity, tx, ty)",
-    "touches(r.x, r.y, r.A, r.B, r.C, WRITE ? 0.9f * r.opacity : r.opacity, tx, ty)",
+    "touches(x, y, A, B, C, opacity, tx, ty)",
+    "touches(x, y, A, B, C, WRITE ? 0.9f * opacity : opacity, tx, ty)",
 )
