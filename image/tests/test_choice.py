@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import shutil
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from small import make_job, metrics, opened, run, run_to
 from test_interrupted import see_only_whole_files
 from trainer import choice, config, export, progress, rasterise
+from trainer.stop import Stop
 
 #: A cap that four runs share, and that each of them reaches.
 CAP = 1208
@@ -140,6 +142,25 @@ def test_memory_that_runs_out_leaves_the_best_that_is_whole(
     found = metrics(base)
     assert found["status"] == "completed"
     assert len(found["choice"]["runs"]) == count
+
+
+def test_run_kept_alone_finds_free_what_merging_had_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    seen: list[object] = []
+
+    def fails(*_: object) -> None:
+        new = torch.zeros(1)
+        made.append(weakref.ref(new))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(choice.Choice, "settled", fails)
+    monkeypatch.setattr(choice.Choice, "best", lambda self, ending: seen.append(made[0]()))
+    settings, cpu = config.Config(recipe="choose", max_gaussians=CAP), torch.device("cpu")
+    chooses = choice.Choice(settings, None, None, None, Stop(), cpu, 0.0)
+    tried = [{"recipe": name, "inner_psnr": 20.0} for name in config.RECIPES]
+    chooses.runs = tried + [{"values": {}}] * choice.MEMBERS
+    chooses.merged()
+    assert seen == [None]
 
 
 def asked(tmp_path: Path, **environment: str) -> config.Config:

@@ -184,11 +184,13 @@ class Choice:
         whole = Outcome({}, config.max_iterations, "iterations", {})
         if len(rows) < 2:
             return self.best(whole)
+        step: Step | None = None
         try:
             step = self.settled(config, [row["values"] for row in rows])
         except (torch.OutOfMemoryError, MemoryError) as shortage:
             said = " ".join(str(shortage).split())[:200]
             log.line(f"warning: memory ran out as runs were merged: one is kept alone ({said})")
+        if step is None:  # past the handler, which holds all that was made
             return self.best(whole)
         if self.stop.asked is not None:
             return self.best(replace(whole, ended_by="signal"))
