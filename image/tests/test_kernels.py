@@ -6,10 +6,12 @@ What needs a GPU (the kernels around it) is judged in the gpu lane.
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import kernels
 import numpy as np
 import pytest
 import torch
@@ -179,3 +181,12 @@ def test_least_power_over_a_rectangle_is_the_least_of_its_points(library):
         got = library.least(floats([q[0, 0], q[0, 1], q[1, 1]]), floats([x0, x0 + w, y0, y0 + h]))
         assert got <= power.min() * (1 + 1e-4) + 1e-5
         assert got >= power.min() - 0.2 * (1 + power.min())
+
+
+def test_both_sides_of_the_door_have_the_same_constants() -> None:
+    """Buffers are made by one and written by the other; the size of a struct tells nothing here."""
+    text = (KERNELS / "step.cuh").read_text()
+    lines = re.findall(r"^constexpr int (.+?);", text, re.MULTILINE)
+    theirs = {n: int(v) for n, v in re.findall(r"(\w+) = (\d+)", ", ".join(lines))}
+    assert theirs == {name: getattr(kernels, name) for name in theirs}
+    assert {"TILE", "THREADS", "TOTALS", "G_ROW"} <= set(theirs)

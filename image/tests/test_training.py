@@ -30,6 +30,7 @@ from trainer import (
 from trainer.config import Config
 from trainer.config import load as load_config
 from trainer.errors import TrainerError
+from trainer.step import At, AutogradStep
 from trainer.stop import Stop
 
 
@@ -153,7 +154,8 @@ def test_time_is_projected_and_too_much_of_it_is_told_at_once(
     assert step == 600
 
 
-def test_not_finite_parameter_is_named_with_its_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_not_finite_parameter_is_named_with_its_steps(tmp_path: Path, bad: float) -> None:
     """A Gaussian that is not finite is not drawn: the loss alone would never tell."""
     seen = progress.Progress(
         load_config(tmp_path, {}), rasterise.Views([], [], []), {}, 0, Stop(), 0.0
@@ -162,7 +164,7 @@ def test_not_finite_parameter_is_named_with_its_steps(tmp_path: Path) -> None:
     splats = SimpleNamespace(count=1, values=lambda: values)
     seen.record(1, torch.tensor([0.1, 0.1]), splats, "a")
     seen.record(2, torch.tensor([0.1, 0.1]), splats, "b")
-    values["scales"][0] = math.inf
+    values["scales"][0] = bad
     with pytest.raises(TrainerError, match="scales became not finite between step 2 on b and") as e:
         seen.settle(2, splats)
     assert e.value.code == "E_NOT_FINITE"
@@ -216,6 +218,37 @@ def test_giving_way_first_frees_what_the_failed_step_had_made() -> None:
         fails()
     assert train.give_way(step, rasterise.Views([], [], []), {}, 3, failure.value) == 3
     assert seen == ["release", (None, [0, 2, 3])]
+
+
+def test_memory_that_runs_out_again_while_giving_way_is_told_by_name() -> None:
+    """So that a choice leaves out this run alone, and keeps those before it."""
+
+    def keep(_: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    splats = SimpleNamespace(count=1, values=lambda: {"opacities": torch.zeros(1)}, keep=keep)
+    step = SimpleNamespace(splats=splats, release=lambda: None)
+    none = rasterise.Views([], [], [])
+    with pytest.raises(TrainerError, match="with 1 Gaussians, and again as they were to be") as e:
+        train.give_way(step, none, {}, 3, torch.OutOfMemoryError("CUDA out of memory"))
+    assert e.value.code == "E_OOM"
+
+
+def test_line_that_is_due_is_not_lost_with_the_step_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told while the next step computes, and that one may fail."""
+    original = AutogradStep.step
+
+    def step(self: AutogradStep, view: rasterise.View, photo: torch.Tensor, at: At) -> torch.Tensor:
+        if at.step == 5:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return original(self, view, photo, at)
+
+    monkeypatch.setattr(AutogradStep, "step", step)
+    assert run(make_job(tmp_path)) != 0
+    told = re.findall(r"^step=([0-9]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert told == ["1", "4"]
 
 
 def test_planar_gaussians_change_as_the_others_do() -> None:

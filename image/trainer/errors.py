@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
     ),
     "E_OOM": Kind(
         EXIT_FAILED,
-        "memory ran out while training, after Gaussians had been reduced once",
+        "memory ran out while training, after Gaussians had been reduced once, or as they were",
         "lower max_gaussians or max_image_size, or use a larger instance",
     ),
     "E_NOT_FINITE": Kind(

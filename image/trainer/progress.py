@@ -73,9 +73,9 @@ class Progress:
     def record(self, step: int, figures: Tensor, splats: Splats, name: str) -> None:
         """Take in one step: loss and mean squared error, on the device until a line is due.
 
-        A line is told when the device has the next step to work on.
+        A line is told when the device has the next step to work on, or by ``tell``.
         """
-        self._tell()
+        self.tell()
         self._waiting.append((step, name, figures))
         if step - self._first == _PROJECT_AFTER:
             self._project(step)
@@ -107,16 +107,14 @@ class Progress:
 
     def settle(self, step: int, splats: Splats) -> None:
         """Look at the figures that wait; raises ``E_NOT_FINITE`` naming step, image and tensor."""
-        self._tell()
+        self.tell()
         if self._waiting:
             values = {name: v for name, v in splats.values().items() if v.numel()}
-            # Largest magnitudes, NaN and infinity among them; in one transfer, since each waits.
+            # Largest magnitudes, NaN and infinity among them.
             peaks = torch.stack([torch.linalg.vector_norm(v, math.inf) for v in values.values()])
-            figures = torch.stack([w[2] for w in self._waiting])
-            found = torch.cat([peaks, figures.T.flatten()]).tolist()
-            peak, found = found[: len(values)], found[len(values) :]
-            totals, errors = found[: len(figures)], found[len(figures) :]
-            broken = [n for n, most in zip(values, peak, strict=True) if not math.isfinite(most)]
+            totals, errors = torch.stack([w[2] for w in self._waiting]).T.tolist()
+            named = zip(values, peaks.tolist(), strict=True)
+            broken = [name for name, peak in named if not math.isfinite(peak)]
             where = f"; not finite: {', '.join(broken)}" if broken else ""
             for (at, name, _), value in zip(self._waiting, totals, strict=True):
                 if not math.isfinite(value):
@@ -143,7 +141,8 @@ class Progress:
         self._untold["eta"] = (self._end - step) / pace
         self._last, self._lap = step, now
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """The line that is due, if one is: whatever ends the run, it is not lost."""
         if self._untold is None:
             return
         line, self._untold = self._untold, None
@@ -164,7 +163,7 @@ class Progress:
             del curve[1:-1:2]
 
     def _quality(self, splats: Splats, views: list[View]) -> tuple[float, float]:
-        self._tell()
+        self.tell()
         found = evaluate.evaluate(splats.values(), views, self._stop)
         return evaluate.mean([q.psnr for q in found]), evaluate.mean([q.ssim for q in found])
 

@@ -66,21 +66,24 @@ def run(
     strategy = Strategy(config, device, notes.get("cap", config.max_gaussians))
     progress = Progress(config, views, notes, step, stop, started, to_come)
     reached("start")
-    while (ended_by := progress.ended(step)) is None:
-        at = schedule.at(step + 1)
-        view = views.training[at.view]
-        try:
-            figures = stepper.step(view, view.photo(), at)
-            if strategy.due(at.step):
-                strategy.refine(stepper.splats, at.seed)
-            step = at.step
-            progress.record(step, figures, stepper.splats, view.name)
-            if checkpoints.due(step):
-                progress.settle(step, stepper.splats)
-                checkpoints.save(step, stepper.splats, notes)
-        except (torch.OutOfMemoryError, MemoryError) as shortage:
-            strategy.cap = give_way(stepper, views, notes, at.step, shortage)
-            progress.forget_best(at.step)
+    try:
+        while (ended_by := progress.ended(step)) is None:
+            at = schedule.at(step + 1)
+            view = views.training[at.view]
+            try:
+                figures = stepper.step(view, view.photo(), at)
+                if strategy.due(at.step):
+                    strategy.refine(stepper.splats, at.seed)
+                step = at.step
+                progress.record(step, figures, stepper.splats, view.name)
+                if checkpoints.due(step):
+                    progress.settle(step, stepper.splats)
+                    checkpoints.save(step, stepper.splats, notes)
+            except (torch.OutOfMemoryError, MemoryError) as shortage:
+                strategy.cap = give_way(stepper, views, notes, at.step, shortage)
+                progress.forget_best(at.step)
+    finally:
+        progress.tell()
     progress.settle(step, stepper.splats)
     if step and ended_by == "signal":
         checkpoints.save(step, stepper.splats, notes)
@@ -137,21 +140,35 @@ def give_way(
             f"memory ran out at step {step} with {count} Gaussians, after it had been reduced once "
             f"to {notes['cap']}: {said}",
         ) from shortage
-    # First what makes room: keeping some needs room for them beside all. The frames that failed
-    # still hold what they had made.
-    traceback.clear_frames(shortage.__traceback__)
+    traceback.clear_frames(shortage.__traceback__)  # which still hold what they had made
+    try:
+        kept = reduce(stepper, views)
+    except (torch.OutOfMemoryError, MemoryError) as again:
+        raise TrainerError(
+            "E_OOM",
+            f"memory ran out at step {step} with {count} Gaussians, and again as they were to be "
+            f"reduced: {said}",
+        ) from again
+    notes["cap"] = kept
+    log.line(
+        f"warning: memory ran out at step {step} with {count} Gaussians: reduced once, to the "
+        f"{kept} most opaque, which is the cap from here; photographs stay in host memory "
+        f"({said})"
+    )
+    return kept
+
+
+def reduce(stepper: Step, views: Views) -> int:
+    """Keep the most opaque Gaussians; returns how many.
+
+    First what makes room, since keeping some needs room for them beside all.
+    """
     stepper.release()
     for view in views.training:
         view.pixels = view.pixels.cpu()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     order = stepper.splats.values()["opacities"].argsort(descending=True)
-    kept = order[: max(1, int(count * _KEPT))].sort().values
+    kept = order[: max(1, int(len(order) * _KEPT))].sort().values
     stepper.splats.keep(kept)
-    notes["cap"] = len(kept)
-    log.line(
-        f"warning: memory ran out at step {step} with {count} Gaussians: reduced once, to the "
-        f"{len(kept)} most opaque, which is the cap from here; photographs stay in host memory "
-        f"({said})"
-    )
     return len(kept)
