@@ -22,10 +22,10 @@ import msgspec
 from splatgate import checklist as checklists
 from splatgate.checklist import LANES
 from splatgate.container import lint
-from splatgate.device import gpu
 from splatgate.evidence import BadInput
+from splatgate.paths import ROOT
 from splatgate.proof.edit import Edit
-from splatgate.run import ROOT
+from splatgate.sources.process import gpu
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "source")
 #: Kinds that spoil evidence, and need no engine but where the fault says so: a state machine's

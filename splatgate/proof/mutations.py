@@ -18,9 +18,9 @@ import msgspec
 
 from splatgate.container.distribution import INDEXES
 from splatgate.container.image import LABEL_FLOOR
-from splatgate.facts import CAPABILITIES, VISIBLE
+from splatgate.expectations import CAPABILITIES, VISIBLE
+from splatgate.paths import ROOT
 from splatgate.proof.edit import COMMANDS, Path_, ended
-from splatgate.run import ROOT
 
 FILE = ROOT / "tests" / "equivalent.toml"
 

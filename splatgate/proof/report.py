@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from splatgate import checklist as checklists
-from splatgate.outcomes import QUICK
+from splatgate.evidence.missing import QUICK
 from splatgate.proof.catalogue import Fault
 from splatgate.record import Record, State
 

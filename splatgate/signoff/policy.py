@@ -17,7 +17,7 @@ import msgspec
 
 from splatgate.checklist import LANES, Checklist
 from splatgate.evidence import BadInput
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 from splatgate.signoff.measures import MEASURES
 
 FILE = ROOT / "policy.toml"
@@ -72,18 +72,9 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What an image may have at most: bytes unpacked, and layers with content."""
-
-    bytes: int
-    layers: int
-
-
-@dataclass(frozen=True)
 class _File:
     schema: int
     policy: dict[str, Policy]
-    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -120,19 +111,6 @@ def load(path: Path, name: str, checklist: Checklist) -> Named:
     if not named.cells(checklist):
         raise BadInput(f"{path}: policy {name}: requires nothing: no item of it needs its lanes")
     return named
-
-
-def budget(path: Path = FILE) -> Budget:
-    """The budget that every image is held to.
-
-    Raises:
-        BadInput: broken TOML, or no budget in it.
-    """
-    _, raw, found = _read(path)
-    if found.budget is None:
-        raise BadInput(f"{path}: no [budget] with bytes and layers")
-    _known(f"{path}: budget", raw["budget"], Budget)
-    return found.budget
 
 
 def _read(path: Path) -> tuple[bytes, dict[str, Any], _File]:
