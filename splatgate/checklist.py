@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from splatgate.evidence import BadInput
+from splatgate.paths import ROOT
 
 #: Folders under tests/ that hold checks, cheapest first; ``live`` is a real account.
 LANES = ("container", "sagemaker", "gpu", "live")
@@ -30,7 +31,7 @@ CAUSES = {
     "sagemaker": "SageMaker Environment Issues",
     "permissions": "File Permissions/Path Issues",
 }
-FILE = Path(__file__).resolve().parent.parent / "checklist.toml"
+FILE = ROOT / "checklist.toml"
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ class Suite:
     checklist_sha256: str
     #: Hash of policy.toml as it stood when the run ended, so that a later bar is seen as later.
     policy_sha256: str = ""
+    #: Hash of the suite's own files, which names an installed suite as a commit names a checkout.
+    files_sha256: str = ""
 
 
 @dataclass(frozen=True)

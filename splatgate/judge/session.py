@@ -8,14 +8,15 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from splatgate import __version__
+from splatgate.checklist import LANES
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
-from splatgate.paths import ROOT
+from splatgate.paths import CHECKOUT, ROOT
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.sources import recorded as doors
 from splatgate.sources.process import SOURCE, Process
@@ -138,27 +139,40 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
 
 @cache
 def suite(checklist_sha256: str) -> Suite:
-    """Which suite this is: version, commit, whether the tree differs from it."""
+    """Which suite this is: its version, the hash of its files and, of a checkout, the commit and
+    whether the tree differs from it.
+    """
 
     def git(*args: str) -> str | None:
+        if CHECKOUT is None or not shutil.which("git"):
+            return None
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False
+            ["git", "-C", str(CHECKOUT), *args], capture_output=True, text=True, check=False
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
-    policy = ROOT / "policy.toml"
-    status = git("status", "--porcelain") if shutil.which("git") else None
-    try:
-        version = metadata.version("splatgate")
-    except metadata.PackageNotFoundError:
-        version = "0.1.0"
+    policy, status = ROOT / "policy.toml", git("status", "--porcelain")
     return Suite(
-        version=version,
-        commit=git("rev-parse", "HEAD") if shutil.which("git") else None,
+        version=__version__,
+        commit=git("rev-parse", "HEAD"),
         dirty=None if status is None else bool(status),
         checklist_sha256=checklist_sha256,
         policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
+        files_sha256=files_sha256(),
     )
+
+
+def files_sha256() -> str:
+    """Content hash of what judges: the package, the checks, the checklist."""
+    total = hashlib.sha256()
+    package, lanes = ROOT / "splatgate" if CHECKOUT else ROOT.parent, ROOT / "tests"
+    for path in sorted(
+        (*package.rglob("*.py"), *(p for lane in LANES for p in (lanes / lane).rglob("*.py")))
+    ):
+        base = lanes if path.is_relative_to(lanes) else package
+        total.update(f"{path.relative_to(base)} ".encode() + path.read_bytes())
+    total.update((ROOT / "checklist.toml").read_bytes())
+    return total.hexdigest()
 
 
 def open_door(run: Run, say: Any) -> doors.Recorded:

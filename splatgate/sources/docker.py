@@ -41,7 +41,7 @@ from splatgate.evidence import (
     write_bytes,
 )
 from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
-from splatgate.paths import ROOT
+from splatgate.paths import BUILD, ROOT
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sources import process as device
 from splatgate.sources.recorded import NOT_PUSHED, JobSpec, Recorded, stop_when
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 #: What is known of layers, by digest.
-CACHE = ROOT / "build" / "layers"
+CACHE = BUILD / "layers"
 
 
 class Live(Recorded):
@@ -103,7 +103,7 @@ class Live(Recorded):
         )
 
     def _copy_build(self, image: Image) -> None:
-        folder = ROOT / "build" / "image"
+        folder = BUILD / "image"
         path = folder / "build.json"
         if not path.exists() or (record := read(path, dict)).get("image_id") != image.image_id:
             return
