@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splatgate.checklist import LANES
-from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.judge import options
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 from splatgate.record import Record
+from splatgate.sagemaker.validate import instance_type
 from splatgate.sources.run import GIVEN
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
@@ -100,7 +100,7 @@ def judge(argv: Sequence[str]) -> int:
     if asked.pushed and not parse(asked.pushed).host:
         raise BadInput(f"--pushed {asked.pushed}: names no registry; give HOST/NAME:TAG")
     for name in asked.instance_type:
-        cuda.target(name)
+        instance_type(name)
     for name in GIVEN.values():
         path = getattr(asked, name[2:].replace("-", "_"))
         if path is not None and not Path(path).is_file():

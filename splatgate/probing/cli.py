@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from splatgate.container.cuda import INSTANCE_TYPES
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Origin, to_json, write
+from splatgate.instances import DECLARED
 from splatgate.paths import ROOT
 from splatgate.probing.account import Account
 from splatgate.probing.asked import ENDS, Asked, affordable, name_of, request
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--role", required=True, metavar="ARN", help="the job's role")
     add("--output", required=True, metavar="s3://…", help="S3OutputPath")
     add("--channel", metavar="s3://…", help="a prefix with an object or two, as input channel")
-    add("--instance-type", default=INSTANCE_TYPES[0], help=f"({INSTANCE_TYPES[0]})")
+    add("--instance-type", default=DECLARED[0], help=f"({DECLARED[0]})")
     ways = "; ".join(f"{name}: {what}" for name, what in ENDS.items())
     add("--end", choices=ENDS, default="stop", help=f"how the job ends. {ways}. Default: stop")
     add("--max-runtime", type=_seconds, default=300, metavar="S", help="MaxRuntimeInSeconds (300)")

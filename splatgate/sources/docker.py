@@ -294,9 +294,10 @@ class Live(Recorded):
         """The instance's limits with as much disk as a job asks for; None: the instance's own."""
         if spec.room is None:
             return None
+        from splatgate.instances import INSTANCES
         from splatgate.sagemaker.assumptions import Assumptions
         from splatgate.sagemaker.capacity import size_of
-        from splatgate.sagemaker.instances import INSTANCES, limits_of
+        from splatgate.sagemaker.limits import limits_of
 
         request = self.request(spec)
         own = limits_of(INSTANCES.get(request.instance_type), Assumptions(), request.volume_gb)
