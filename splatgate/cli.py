@@ -20,7 +20,7 @@ from splatgate.judge import options
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 from splatgate.record import Record
 from splatgate.sagemaker.validate import instance_type
-from splatgate.sources.run import GIVEN
+from splatgate.sources.run import GIVEN, Account
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.
@@ -31,7 +31,6 @@ VERBS = {
     "diagnose": ("splatgate.diagnose.cli:main", "explain a failed job by the checklist"),
     "checks": ("splatgate.proof.published:main", "the catalogue of checks, from their docstrings"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
-    "probe": ("splatgate.probing.cli:main", "answer open points by one short job in your account"),
     "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
@@ -112,7 +111,12 @@ def judge(argv: Sequence[str]) -> int:
         if Path(asked.baseline).resolve() == record:
             raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
     process = False
-    if asked.evidence:
+    if asked.live and asked.lane:
+        raise BadInput("--live: judges lane live alone; leave --lane out")
+    if asked.live:
+        Account.of(lambda name: getattr(asked, name[2:].replace("-", "_")))
+        asked.lane = ["sagemaker"]
+    elif asked.evidence:
         if not (Path(asked.evidence) / "evidence.json").exists():
             raise BadInput(f"{asked.evidence}: no evidence.json in it; give a folder of evidence")
         read(Path(asked.evidence) / "evidence.json", Header)

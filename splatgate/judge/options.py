@@ -41,6 +41,12 @@ VALUES = (
     Option("source", "DIR", "the trainer's sources, for the gpu lane without an image"),
     Option("pipeline", "FILE", "state machine (default: the reference one)"),
     Option("pipeline-input", "FILE", "what the state machine's starter sends"),
+    Option("role", "ARN", "with --live: the training job's role", path=False),
+    Option(
+        "output", "s3://…", "with --live: S3OutputPath, below which everything lies", path=False
+    ),
+    Option("ceiling", "USD", "with --live: the most that the job may cost", path=False),
+    Option("price-per-hour", "USD", "with --live: what the instance costs you", path=False),
     Option("baseline", "RECORD", "record.json of a known good run"),
 )
 
@@ -51,6 +57,9 @@ def add(add_option: Callable[..., Any]) -> None:
         many: dict[str, Any] = {"action": "append", "default": []} if option.many else {}
         add_option(f"--{option.name}", metavar=option.metavar, help=option.help, **many)
     add_option("--quick", action="store_true", help="static and start-up checks only")
+    add_option(
+        "--live", action="store_true", help="run one job in an AWS account, and judge that alone"
+    )
     add_option("--out", metavar="DIR", default="build", help="for record and evidence (build)")
 
 
@@ -62,4 +71,5 @@ def passed_on(given: Namespace) -> Iterator[str]:
             if one is not None:
                 yield f"--{option.name}={Path(one).resolve() if option.path else one}"
     yield from ["--quick"] if given.quick else []
+    yield from ["--live"] if given.live else []
     yield f"--out={Path(given.out).resolve()}"

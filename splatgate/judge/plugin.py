@@ -40,7 +40,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("splatgate", "the image under judgement")
     options.add(group.addoption)
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")
-    group.addoption("--live", action="store_true", help="also look at a real AWS account")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,8 +92,10 @@ class Judge:
             pytest.UsageError: a check without exactly one item, or in a lane that its item does not
             have.
         """
+        if self.run.account is not None:
+            self.keep_live(items)
         for item in items:
-            lane = self.lane(item.path)
+            lane = "live" if self.run.account else self.lane(item.path)
             if lane is None:
                 continue
             names = [m.name for m in item.iter_markers() if m.name in self.checklist.by_marker]
@@ -129,6 +130,18 @@ class Judge:
         """The lane of a test file: its folder under tests/."""
         parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
         return parts[1] if len(parts) > 2 and parts[0] == "tests" and parts[1] in LANES else None
+
+    def keep_live(self, items: list[pytest.Item]) -> None:
+        """Keep the checks of lane ``live``: of its lines, those that take the job."""
+        lines = {item.marker for item in self.checklist.item if "live" in item.extra}
+        kept = [
+            item
+            for item in items
+            if {"smoke", "trained"} & set(getattr(item, "fixturenames", ()))
+            and lines & {mark.name for mark in item.iter_markers()}
+        ]
+        self.config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """List what will run, so that a check which never did is in the record too."""

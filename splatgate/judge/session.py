@@ -96,7 +96,9 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
         kernels = _legible(folder / "gpu" / "kernels.json", dict) or {}
         cuda, runtime = kernels.get("cuda"), header.extra.get("runtime")
         machine = replace(header.machine, cuda=cuda, runtime=runtime)
-        image, created = replace(image, source_sha256=header.extra.get(SOURCE)), header.created
+        source = header.extra.get(SOURCE)
+        image = replace(image, image_id=header.image_id, source_sha256=source)
+        created = header.created
     if found := _legible(folder / "image.json", Image):
         image = ImageFacts(
             ref=found.ref,
@@ -193,6 +195,10 @@ def _door(run: Run, say: Any) -> doors.Recorded:
         )
     if run.door == "process":
         return Process(run, say)
+    if run.account is not None:
+        from splatgate.sources.account import Account
+
+        return Account(run, run.account, say)
     # The live door needs the docker SDK, which a GPU machine may lack.
     from splatgate.sources.docker import Live
 

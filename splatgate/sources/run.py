@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splatgate.container import sweep
+from splatgate.evidence import BadInput
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 
 if TYPE_CHECKING:
@@ -28,8 +30,44 @@ GIVEN = {
     "subject.toml": "--subject",
     "request.json": "--request",
 }
+#: An amount that nobody means.
+MOST_USD = 1e6
 #: Folder of the runs under way, below the output's.
 RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Account:
+    """``judge --live``: the job's role, where it may write, and what it may cost.
+
+    ``price`` is USD an hour of the instance type, ``ceiling`` USD for the whole job.
+    """
+
+    role: str
+    output: str
+    price: float
+    ceiling: float
+
+    @classmethod
+    def of(cls, option: Callable[[str], Any]) -> Account:
+        """The account of a command line.
+
+        Raises:
+            BadInput: something is missing, or is no amount.
+        """
+        names = ("role", "output", "price-per-hour", "ceiling")
+        given = {name: option(f"--{name}") for name in names}
+        if missing := [f"--{name}" for name, value in given.items() if not value]:
+            raise BadInput(f"--live needs {', '.join(missing)}: no price and no place is assumed")
+        amounts = []
+        for name in names[2:]:
+            try:
+                amounts.append(float(given[name]))
+            except ValueError:
+                amounts.append(math.nan)
+            if not 0 < amounts[-1] < MOST_USD:
+                raise BadInput(f"--{name} {given[name]}: not an amount in USD")
+        return cls(given["role"], given["output"], *amounts)
 
 
 @dataclass(frozen=True)
@@ -38,7 +76,7 @@ class Run:
 
     id: str
     out: Path
-    #: ``live``, ``process`` or ``recorded``.
+    #: ``live``, ``process``, ``account`` or ``recorded``.
     door: str
     #: Evidence of this run: collected here when live, the given folder when recorded.
     folder: Path
@@ -62,6 +100,8 @@ class Run:
     #: State machine and its input, in place of the reference or of the recorded one.
     pipeline: Path | None = None
     pipeline_input: Path | None = None
+    #: With --live: the one job in an account.
+    account: Account | None = None
 
     @classmethod
     def of(cls, config: pytest.Config) -> Run:
@@ -78,11 +118,14 @@ class Run:
         out = (config.invocation_params.dir / option("--out")).resolve()
         recorded = path("--evidence")
         identity, controller = uuid.uuid4().hex[:12], sweep.controller()
+        account = Account.of(option) if option("--live") and not recorded else None
+        door = "account" if account else "process" if option("--process") else "live"
+        door = "recorded" if recorded else door
         scratch = out / RUNS / f"{controller}.{identity}"
         return cls(
             id=identity,
             out=out,
-            door="recorded" if recorded else "process" if option("--process") else "live",
+            door=door,
             folder=recorded or scratch,
             scratch=scratch,
             image=option("--image") or built_image(),
@@ -99,6 +142,7 @@ class Run:
             controller=controller,
             pipeline=path("--pipeline"),
             pipeline_input=path("--pipeline-input"),
+            account=account,
         )
 
     def to_builtins(self) -> Any:
