@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from splatgate.checklist import LANES, Checklist
+from splatgate.container.budget import Budget
 from splatgate.evidence import BadInput, strict
 from splatgate.paths import ROOT
 from splatgate.signoff.measures import MEASURES
@@ -71,6 +72,7 @@ class Policy:
 class _File:
     schema: int
     policy: dict[str, Policy]
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
