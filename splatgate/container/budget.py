@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import msgspec
-
-from splatgate.evidence import BadInput
+from splatgate.evidence import BadInput, strict
 from splatgate.paths import ROOT
 
 FILE = ROOT / "policy.toml"
@@ -22,24 +20,20 @@ class Budget:
     layers: int
 
 
+@dataclass(frozen=True)
+class _File:
+    schema: int
+    policy: dict[str, Any]
+    budget: Budget | None = None
+
+
 def budget(path: Path = FILE) -> Budget:
     """The budget that every image is held to.
 
     Raises:
         BadInput: broken TOML, or no budget in it.
     """
-    try:
-        table = tomllib.loads(path.read_text()).get("budget")
-        if table is None:
-            raise BadInput(f"{path}: no [budget] with bytes and layers")
-        found = msgspec.convert(table, Budget)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: budget: {error}") from None
-    known = {field.name for field in fields(Budget)}
-    if unknown := sorted(set(table) - known):
-        raise BadInput(
-            f"{path}: budget: unknown field {', '.join(unknown)}; one of {', '.join(sorted(known))}"
-        )
+    found = strict.read(path, _File).budget
+    if found is None:
+        raise BadInput(f"{path}: no [budget] with bytes and layers")
     return found

@@ -222,7 +222,7 @@ def test_a_threshold_decides(run, rules, tmp_path, capsys):
         ({"lanes": []}, "no lanes"),
         ({"items": ["runtime.cuda"], "lanes": ["sagemaker"]}, "requires nothing"),
         ({"signed": True}, "needs keys"),
-        ({"max_age": 3}, "unknown field max_age"),
+        ({"max_age": 3}, "max_age: unknown key; did you mean max_age_days"),
         (
             {
                 "waiver": [
@@ -249,7 +249,7 @@ def test_the_policies_of_the_repository_are_sound():
     [
         ("", "no .budget."),
         ("[budget]\nbytes = 1", "layers"),
-        ("[budget]\nbytes = 1\nlayers = 2\nlayer = 3", "unknown field layer"),
+        ("[budget]\nbytes = 1\nlayers = 2\nlayer = 3", "layer: unknown key"),
     ],
     ids=["none", "half", "misspelt"],
 )
