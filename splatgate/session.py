@@ -35,8 +35,10 @@ class Seen:
     folder: Path
 
 
-def close(run: Run) -> Seen:
-    """End a run: remove what it left in the engine, publish its evidence, and say what it saw."""
+def close(run: Run, out: Path) -> Seen:
+    """End a run: remove what it left in the engine, publish its evidence in ``out``, and say what
+    it saw.
+    """
     leftovers = Leftovers()
     if run.door == "live" and (run.folder / "engine").exists():
         from splatgate.container import engine
@@ -59,11 +61,11 @@ def close(run: Run) -> Seen:
         # Made for the jobs alone: large, and no evidence.
         for path in (run.folder / "channels", *run.folder.glob("jobs/*/checkpoints")):
             shutil.rmtree(path, ignore_errors=True)
-        target = run.out / "evidence"
+        target = out / "evidence"
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         run.folder.rename(target)
         seen = replace(seen, folder=target)
-    run.discard()
     return seen
 
 
