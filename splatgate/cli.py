@@ -154,6 +154,8 @@ def _command(asked: argparse.Namespace) -> list[str]:
     probe.unlink()
     command = ["-c", str(ROOT / "pytest.ini"), "--rootdir", str(ROOT)]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
+    # It loads hypothesis at the end of a run, which no check uses: a second and more.
+    command += ["-p", "no:hypothesispytest"]
     command += ["-n", asked.workers] if asked.workers != "0" else []
     command += options.passed_on(asked)
     command += ["--process"] if process else []

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from splatgate import resume
 from splatgate.doors import JobSpec, Recorded, stop_when
 from splatgate.evidence import BadInput, Header, Job, Machine, Use, write
 from splatgate.gpu import mebibytes, report
@@ -108,18 +109,20 @@ class Process(Recorded):
         shutil.copyfile(
             self.run.subject or self.source / "subject.toml", self.folder / "subject.toml"
         )
-        write(
-            self.folder / "evidence.json",
-            Header(
-                run=self.run.id,
-                image_id=None,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                machine=Machine(gpu=gpu()),
-                scene=tree_hash(self.scene_path),
-                scene_name=self.scene_path.name,
-                extra={"runtime": "process", SOURCE: source_hash(self.source)},
-            ),
+        header = Header(
+            run=self.run.id,
+            image_id=None,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=Machine(gpu=gpu()),
+            scene=tree_hash(self.scene_path),
+            scene_name=self.scene_path.name,
+            extra={
+                "runtime": "process",
+                SOURCE: source_hash(self.source),
+                resume.SUITE: source_hash(ROOT / "splatgate"),
+            },
         )
+        write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 
     def job(self, spec: JobSpec) -> Job:
         """Run the job of ``spec`` here.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from splatgate import device, subject
+from splatgate import device, resume, subject
 from splatgate.container import engine, layers, lint, running, sbom, sources, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
@@ -84,22 +84,21 @@ class Live(Recorded):
         self._copy_build(image)
         for name, path in self.run.given.items():
             write_bytes(self.folder / name, path.read_bytes())
-        write(
-            self.folder / "evidence.json",
-            Header(
-                run=self.run.id,
-                image_id=image.image_id,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                machine=Machine(
-                    engine=f"{info['ServerVersion']} {info['Architecture']}",
-                    cpus=info["NCPU"],
-                    mem=info["MemTotal"],
-                    gpu=device.gpu() if has_gpu(info) else None,
-                ),
-                scene=tree_hash(self.scene_path),
-                scene_name=self.scene_path.name,
+        header = Header(
+            run=self.run.id,
+            image_id=image.image_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=Machine(
+                engine=f"{info['ServerVersion']} {info['Architecture']}",
+                cpus=info["NCPU"],
+                mem=info["MemTotal"],
+                gpu=device.gpu() if has_gpu(info) else None,
             ),
+            scene=tree_hash(self.scene_path),
+            scene_name=self.scene_path.name,
+            extra={resume.SUITE: device.source_hash(ROOT / "splatgate")},
         )
+        write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 
     def _copy_build(self, image: Image) -> None:
         folder = ROOT / "build" / "image"

@@ -220,6 +220,11 @@ class Judge:
             out.ensure_newline()
             out.write_line(f"splatgate: no record: {self.problem}", red=True)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Say where it was interrupted, and not the way there: to lay that out takes seconds."""
+        excinfo.traceback = excinfo.traceback[-1:]
+
     def collect(self) -> None:
         """Read what the workers collected."""
         if self.run.catalog.exists():
@@ -249,7 +254,7 @@ class Judge:
         states = verdict.items(self.checklist, checks)
         part = self.part(checks)
         self.folder = self.run.place(whole=not (part or interrupted))
-        seen = session.close(self.run, self.folder)
+        seen = session.close(self.run, self.folder, interrupted=interrupted)
         record = Record(
             image=seen.image,
             suite=session.suite(self.checklist.sha256),

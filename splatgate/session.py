@@ -35,7 +35,7 @@ class Seen:
     folder: Path
 
 
-def close(run: Run, out: Path) -> Seen:
+def close(run: Run, out: Path, *, interrupted: bool = False) -> Seen:
     """End a run: remove what it left in the engine, publish its evidence in ``out``, and say what
     it saw.
     """
@@ -47,6 +47,10 @@ def close(run: Run, out: Path) -> Seen:
         sweep.sweep(client, run.id)
         left = sweep.leftovers(client, run.id)
         leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+    if interrupted:
+        # Half-written jobs: their worker was ended before it could tidy up.
+        for path in run.folder.glob("jobs/.*"):
+            shutil.rmtree(path, ignore_errors=True)
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
         for name in (
