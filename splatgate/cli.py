@@ -7,6 +7,7 @@ import importlib
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 
 from splatgate import checklist, options
 from splatgate.checklist import LANES
-from splatgate.container import cuda, sweep
+from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
-from splatgate.evidence import BadInput, Header, read, to_json, unwritable, write_bytes
+from splatgate.evidence import BadInput, Header, read, to_json, unwritable
 from splatgate.interrupts import INTERRUPTS, STOPS
 from splatgate.record import Record
 from splatgate.run import DEFAULT_SCENE, GIVEN, ROOT, built_image
@@ -40,6 +41,7 @@ VERBS = {
     "sign": ("splatgate.signoff.cli:sign", "sign a run record with a key"),
     "verify": ("splatgate.signoff.cli:verify", "verify the signed sign-off of a digest"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
+    "clean": ("splatgate.container.clean:main", "what of ours this machine holds; remove it"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }
 
@@ -148,10 +150,14 @@ def _command(asked: argparse.Namespace) -> list[str]:
         process = True
     else:
         preflight(asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE))
-    # Better now than after minutes of work.
-    probe = Path(asked.out).resolve() / f".{sweep.controller()}"
-    write_bytes(probe, bytes(4096))
-    probe.unlink()
+    out = Path(asked.out).resolve()
+    try:
+        # Better now than after minutes of work.
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise BadInput(unwritable(error, out)) from None
     command = ["-c", str(ROOT / "pytest.ini"), "--rootdir", str(ROOT)]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
     # It loads hypothesis at the end of a run, which no check uses: a second and more.

@@ -241,8 +241,8 @@ class Judge:
                 self.record = sealed(replace(self.record, interrupted=interrupted))
             else:
                 self.record = self.made(interrupted=interrupted or INTERRUPTS.seen)
-            write_bytes(self.folder / "junit.xml", junit(self.record))
             write(self.folder / "record.json", self.record)
+            write_bytes(self.folder / "junit.xml", junit(self.record))
             self.run.discard()
         except (BadInput, OSError) as error:
             self.record = None

@@ -14,6 +14,7 @@ from typing import Any
 
 from splatgate import baseline
 from splatgate.checklist import SECTIONS, Checklist, Item
+from splatgate.container.reference import host
 from splatgate.record import Check, ItemState, Record, State
 from splatgate.run import ROOT, built_image
 from splatgate.verdict import CONFORMANT, EXIT_NO_JUDGEMENT, exit_status
@@ -83,7 +84,7 @@ def write(out: Any, record: Record, checklist: Checklist, folder: Path, given: s
         for item in checklist.item:
             if item.section == section:
                 _item(to, item, record.items[item.id], record, given)
-    _end(to, record, folder, given)
+    _end(to, record, checklist, folder, given)
 
 
 def _item(to: Writer, item: Item, state: ItemState, record: Record, given: str) -> None:
@@ -139,7 +140,7 @@ def _check(to: Writer, check: Check) -> None:
         to.line(line, COLUMN + 2)
 
 
-def _end(to: Writer, record: Record, folder: Path, given: str) -> None:
+def _end(to: Writer, record: Record, checklist: Checklist, folder: Path, given: str) -> None:
     counts = {s: sum(i.state == s for i in record.items.values()) for s in WORDS}
     to.line()
     to.line(
@@ -160,12 +161,12 @@ def _end(to: Writer, record: Record, folder: Path, given: str) -> None:
     if left.containers or left.volumes or left.networks or left.files:
         to.line(f"left behind: {left}", red=True)
     to.command("record:  ", str(folder / "record.json"))
-    why, then = next_step(record, given)
+    why, then = next_step(record, checklist, given)
     whole = f"verdict: {record.verdict}. {why}; {then}"
     to.command("", whole, **VERDICTS[record.verdict])
 
 
-def next_step(record: Record, given: str = "") -> tuple[str, str]:
+def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[str, str]:
     """Why the verdict is not better, and the command that comes next."""
     ran = [c for c in record.checks if c.reason != "not run"]
     again = f"{_python()} -m splatgate judge {given}" if given else "make test-image"
@@ -186,24 +187,23 @@ def next_step(record: Record, given: str = "") -> tuple[str, str]:
         return f"It could not be judged: {' '.join(broken[0].split())[:200]}", f"then: {again}"
     if record.part:
         return f"Only a part was judged ({record.part})", "for the whole: make test-image"
-    open_cells = [
-        (name, lane)
-        for name, state in record.items.items()
-        for lane, found in state.lanes.items()
-        if state.state in (State.NOT_VERIFIED, State.BLOCKED) and found != State.HELD
+    missing = [
+        (item.id, lane)
+        for item in checklist.item
+        for lane in item.required
+        if record.items[item.id].lanes[lane] != State.HELD
     ]
-    others = sorted({name for name, lane in open_cells if lane != "gpu"})
-    if any(lane == "gpu" for _, lane in open_cells):
-        more = f", and not verified {_some(others)}" if others else ""
+    others = sorted({name for name, lane in missing if lane != "gpu"})
+    if any(lane == "gpu" for _, lane in missing):
+        more = f"; not verified: {_some(others)}" if others else ""
+        image, digest = record.image.ref or "", record.image.manifest_digest
+        if digest and host(image) and "@" not in image:
+            image = f"{image.rpartition(':')[0]}@{digest}"
         own = record.image.image_id == built_image()
-        command = "make test-gpu" if own else f"splatgate judge --lane gpu --image {_ref(record)}"
+        judge = f"python -m splatgate judge --lane gpu --image {image}"
+        command = "make test-gpu" if own else judge
         return f"The gpu lane is missing{more}", f"on a GPU machine: {command}"
     return f"Not verified: {_some(others)}", "what a release needs: make gate"
-
-
-def _ref(record: Record) -> str:
-    ref, digest = record.image.ref or "", record.image.manifest_digest
-    return f"{ref.rpartition(':')[0]}@{digest}" if digest and "@" not in ref else ref
 
 
 def _some(names: Iterable[str]) -> str:

@@ -87,6 +87,8 @@ def unwritable(error: OSError, path: Path | None = None) -> str:
         errno.EDQUOT: "free some of your quota",
         errno.EROFS: "write to a folder that is not read-only",
         errno.EACCES: "write to a folder of your own",
+        errno.EEXIST: "a file is in the folder's place; give another folder",
+        errno.ENOTDIR: "a file is in the folder's place; give another folder",
     }.get(error.errno or 0, "look at the file and its disk")
     why = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return f"{f'{where}: ' if where else ''}{why}; {mend}"
