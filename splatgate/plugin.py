@@ -69,6 +69,8 @@ class Judge:
         self.checklist = checklist
         self.checks: dict[str, Check] = {}
         self.record: Record | None = None
+        #: Why the run was given up.
+        self.errors: tuple[str, ...] = ()
         #: Why there is no record, although there should be one.
         self.problem = ""
         #: Whether checks of the files collected were left out.
@@ -224,6 +226,8 @@ class Judge:
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Say where it was interrupted, and not the way there: to lay that out takes seconds."""
         excinfo.traceback = excinfo.traceback[-1:]
+        if isinstance(excinfo.value, pytest.exit.Exception):
+            self.errors += (str(excinfo.value),)
 
     def collect(self) -> None:
         """Read what the workers collected."""
@@ -269,6 +273,7 @@ class Judge:
             door=self.run.door,
             interrupted=interrupted,
             part=part,
+            errors=self.errors,
             created=seen.created,
             evidence_folder=os.path.relpath(seen.folder, self.folder),
             evidence=fingerprint(seen.folder),
@@ -279,6 +284,8 @@ class Judge:
 
     def part(self, checks: Sequence[Check]) -> str:
         """What alone was judged; empty: everything was."""
+        if not checks:
+            return ""
         if self.run.quick:
             return "--quick"
         files = {ROOT / check.node.partition("::")[0] for check in checks}
@@ -286,7 +293,7 @@ class Judge:
         if self.selected or any(found & files and found - files for found in known.values()):
             return f"{len(checks)} chosen checks"
         lanes = [lane for lane, found in known.items() if found & files]
-        return "" if len(lanes) == len(known) else f"lane {' and '.join(lanes) or 'none'}"
+        return "" if len(lanes) == len(known) else f"lane {' and '.join(lanes)}"
 
     @property
     def again(self) -> str:

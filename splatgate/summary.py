@@ -168,9 +168,13 @@ def _end(to: Writer, record: Record, checklist: Checklist, folder: Path, given: 
 
 def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[str, str]:
     """Why the verdict is not better, and the command that comes next."""
+    own = record.image.image_id in (None, built_image())
+    whole = "make test-image" if own else f"make test-image IMAGE={record.image.ref}"
     ran = [c for c in record.checks if c.reason != "not run"]
     again = f"{_python()} -m splatgate judge {given}" if given else "make test-image"
     failed = [name for name, state in record.items.items() if state.state == State.FAILED]
+    if record.errors:
+        return f"It could not be judged: {record.errors[0]}", f"then: {again}"
     if record.interrupted:
         live = record.jobs and record.door != "recorded"
         kept = f"goes on from the {len(record.jobs)} jobs recorded" if live else "judges anew"
@@ -186,7 +190,7 @@ def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[st
         broken = [c.reason for c in record.checks if c.error] or [c.reason for c in ran] or [""]
         return f"It could not be judged: {' '.join(broken[0].split())[:200]}", f"then: {again}"
     if record.part:
-        return f"Only a part was judged ({record.part})", "for the whole: make test-image"
+        return f"Only a part was judged ({record.part})", f"for the whole: {whole}"
     missing = [
         (item.id, lane)
         for item in checklist.item
@@ -199,7 +203,6 @@ def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[st
         image, digest = record.image.ref or "", record.image.manifest_digest
         if digest and host(image) and "@" not in image:
             image = f"{image.rpartition(':')[0]}@{digest}"
-        own = record.image.image_id == built_image()
         judge = f"python -m splatgate judge --lane gpu --image {image}"
         command = "make test-gpu" if own else judge
         return f"The gpu lane is missing{more}", f"on a GPU machine: {command}"
