@@ -181,6 +181,7 @@ def _interrupted(asked: argparse.Namespace, run: Any) -> Any:
         params = SimpleNamespace(dir=Path.cwd())
         config: Any = SimpleNamespace(getoption=option, invocation_params=params, option=asked)
         run = Judge(config, checklist.load())
+    run.collect()
     run.finish(interrupted=True)
     where = run.problem or f"record: {run.folder / 'record.json'}"
     sys.stderr.write(f"splatgate judge: interrupted; {where}\n")

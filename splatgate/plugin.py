@@ -215,10 +215,11 @@ class Judge:
     def tell(self, session: pytest.Session) -> None:
         """Tell a tired person how it stands."""
         out = self.config.pluginmanager.getplugin("terminalreporter")
+        if not self.record or self.record.interrupted:
+            session.exitstatus = verdict.EXIT_NO_JUDGEMENT
         if self.record:
             summary.write(out, self.record, self.checklist, self.folder, self.again)
         else:
-            session.exitstatus = 3
             out.ensure_newline()
             out.write_line(f"splatgate: no record: {self.problem}", red=True)
 

@@ -43,11 +43,15 @@ def close(run: Run, out: Path, *, interrupted: bool = False) -> Seen:
     if run.door == "live" and (run.folder / "engine").exists():
         from splatgate.container import engine
 
-        client = engine.client()
-        sweep.sweep(client, run.id)
-        left = sweep.leftovers(client, run.id)
-        leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
-    if interrupted:
+        try:
+            client = engine.client()
+            sweep.sweep(client, run.id)
+            left = sweep.leftovers(client, run.id)
+            leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+        except (engine.EngineError, OSError) as error:
+            # The engine ended under the run; what was seen of the image is worth a record.
+            leftovers = Leftovers(containers=(f"not known: {error}",))
+    if interrupted and run.door != "recorded":
         # Half-written jobs: their worker was ended before it could tidy up.
         for path in run.folder.glob("jobs/.*"):
             shutil.rmtree(path, ignore_errors=True)
