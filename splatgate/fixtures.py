@@ -13,12 +13,17 @@ from splatgate import session
 from splatgate.container.engine import EngineError
 from splatgate.doors import Recorded
 from splatgate.evidence import BadInput
+from splatgate.outcomes import CannotLook
 from splatgate.provide import PROVIDERS
 
 
 @pytest.fixture(scope="session")
 def door(pytestconfig: pytest.Config) -> Recorded:
-    """Where evidence comes from: a look at the image, or a recording."""
+    """Where evidence comes from: a look at the image, or a recording.
+
+    Raises:
+        CannotLook: nothing can be seen; no check has an answer, and the run could not judge.
+    """
     started = monotonic()
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
@@ -32,7 +37,7 @@ def door(pytestconfig: pytest.Config) -> Recorded:
     try:
         return session.open_door(run, say)
     except (BadInput, EngineError) as error:
-        pytest.exit(str(error), returncode=3)
+        raise CannotLook(str(error)) from None
 
 
 def _fixture(provider: Callable[[Recorded], Any]) -> Any:

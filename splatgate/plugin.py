@@ -69,8 +69,6 @@ class Judge:
         self.checklist = checklist
         self.checks: dict[str, Check] = {}
         self.record: Record | None = None
-        #: Why the run was given up.
-        self.errors: tuple[str, ...] = ()
         #: Why there is no record, although there should be one.
         self.problem = ""
         #: Whether checks of the files collected were left out.
@@ -226,9 +224,7 @@ class Judge:
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Say where it was interrupted, and not the way there: to lay that out takes seconds."""
-        excinfo.traceback = excinfo.traceback[-1:]
-        if isinstance(excinfo.value, pytest.exit.Exception):
-            self.errors += (str(excinfo.value),)
+        excinfo.traceback = excinfo.traceback.filter(excinfo)[-1:] or excinfo.traceback
 
     def collect(self) -> None:
         """Read what the workers collected."""
@@ -258,7 +254,8 @@ class Judge:
         checks = verdict.settle(self.checks.values())
         states = verdict.items(self.checklist, checks)
         part = self.part(checks)
-        self.folder = self.run.place(whole=not (part or interrupted))
+        lacking = part or interrupted or any(check.error for check in checks)
+        self.folder = self.run.place(whole=not lacking)
         seen = session.close(self.run, self.folder, interrupted=interrupted)
         record = Record(
             image=seen.image,
@@ -274,7 +271,6 @@ class Judge:
             door=self.run.door,
             interrupted=interrupted,
             part=part,
-            errors=self.errors,
             created=seen.created,
             evidence_folder=os.path.relpath(seen.folder, self.folder),
             evidence=fingerprint(seen.folder),

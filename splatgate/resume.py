@@ -50,13 +50,16 @@ def _same(header: Header) -> Header:
 
 
 def cut_short(out: Path) -> Iterator[Path]:
-    """Folders of evidence of runs that did not reach their end: killed, or interrupted."""
+    """Folders of evidence of runs that did not reach their end: killed, interrupted, or left by
+    their engine.
+    """
     for folder in sorted((out / RUNS).glob("*")):
         if sweep.is_gone(folder.name.rpartition(".")[0]):
             yield folder
     for folder in (out, out / PART):
         try:
-            if read(folder / "record.json", Record).interrupted:
+            record = read(folder / "record.json", Record)
+            if record.interrupted or any(check.error for check in record.checks):
                 yield folder / "evidence"
         except BadInput:
             continue

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,6 @@ def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[st
     ran = [c for c in record.checks if c.reason != "not run"]
     again = f"{_python()} -m splatgate judge {given}" if given else "make test-image"
     failed = [name for name, state in record.items.items() if state.state == State.FAILED]
-    if record.errors:
-        return f"It could not be judged: {record.errors[0]}", f"then: {again}"
     if record.interrupted:
         live = record.jobs and record.door != "recorded"
         kept = f"goes on from the {len(record.jobs)} jobs recorded" if live else "judges anew"
@@ -182,13 +181,14 @@ def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[st
         return why, f"the same command {kept}"
     if failed:
         return f"{_some(failed)} failed", f"mend it as said above, then: {again}"
+    broken = [check.reason for check in record.checks if check.error]
+    if broken or exit_status(replace(record, door="live")) == EXIT_NO_JUDGEMENT:
+        why = " ".join((broken or [c.reason for c in ran] or ["nothing ran"])[0].split())
+        return f"It could not be judged: {why[:200]}", f"then: {again}"
     if record.door == "recorded":
         return "Recorded evidence, judged again", "to judge an image here: make test-image"
     if record.verdict == CONFORMANT:
         return "Every line holds", "to decide on a release: make gate"
-    if exit_status(record) == EXIT_NO_JUDGEMENT:
-        broken = [c.reason for c in record.checks if c.error] or [c.reason for c in ran] or [""]
-        return f"It could not be judged: {' '.join(broken[0].split())[:200]}", f"then: {again}"
     if record.part:
         return f"Only a part was judged ({record.part})", f"for the whole: {whole}"
     missing = [

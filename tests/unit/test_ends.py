@@ -68,6 +68,27 @@ def test_only_the_first_interrupt_raises_and_none_while_a_run_ends():
     assert (told.seen, late.seen) == (True, True)
 
 
+def test_an_engine_that_is_gone_is_said_once_and_ends_with_3(tmp_path):
+    (tmp_path / "gone.py").write_text(
+        "from splatgate import session\n"
+        "from splatgate.container.engine import EngineError\n"
+        "def gone(run, say):\n"
+        "    raise EngineError('the engine ended', 'start it again')\n"
+        "session.open_door = gone\n"
+    )
+    done = subprocess.run(
+        [*JUDGE, "--lane", "container", "--out", str(tmp_path / "out")],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_PLUGINS": "gone", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "It could not be judged: the engine ended; start it" in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def run_in(out, door="live"):
     where = {name: out for name in ("out", "folder", "scratch", "scene", "source")}
     return Run(
@@ -241,8 +262,13 @@ def failed(item):
         ({"part": "lane gpu"}, "Only a part was judged (lane gpu)", "make test-image"),
         ({"verdict": verdict.CONFORMANT}, "Every line holds", "make gate"),
         ({"checks": ()}, "It could not be judged", "then: "),
+        (
+            {"checks": (replace(RECORD.checks[0], error=True, reason="no disk"),)},
+            "It could not be judged: no disk",
+            "then: ",
+        ),
     ],
-    ids=["laptop", "interrupted", "failed", "replay", "part", "conformant", "nothing"],
+    ids=["laptop", "interrupted", "failed", "replay", "part", "conformant", "nothing", "error"],
 )
 def test_the_last_line_says_why_and_what_next(changes, why, then):
     found = ended(**changes)
