@@ -42,24 +42,25 @@ class Writer:
         self.out = out
         self.width = max(getattr(getattr(out, "_tw", out), "fullwidth", 80), 40)
 
-    def line(self, text: str = "", indent: int = 0, hang: int = 0, **colour: bool) -> None:
+    def line(
+        self, text: str = "", indent: int = 0, hang: int = 0, lead: str = "", **colour: bool
+    ) -> None:
         """One line; what does not fit stands below it, further in. A long word is not broken: it
-        may be a path. No-break spaces become spaces.
+        may be a path. No-break spaces become spaces. With ``lead``, that alone is coloured.
         """
-        lines = textwrap.wrap(
-            text,
+        first, *rest = textwrap.wrap(
+            lead + text,
             self.width,
             initial_indent=" " * indent,
             subsequent_indent=" " * (hang or indent + 2),
             break_long_words=False,
             break_on_hyphens=False,
-        )
-        for one in lines or [""]:
+        ) or [""]
+        if lead:
+            self.out.write(first[: indent + len(lead)], **colour)
+            first, colour = first[indent + len(lead) :], {}
+        for one in (first, *rest):
             self.out.write_line(one.replace("\xa0", " "), **colour)
-
-    def command(self, label: str, text: str, indent: int = 0, **colour: bool) -> None:
-        """A command in one piece, to be copied: the terminal itself folds it."""
-        self.out.write_line(f"{' ' * indent}{label}{text}", **colour)
 
 
 def write(out: Any, record: Record, checklist: Checklist, folder: Path, given: str = "") -> None:
@@ -90,7 +91,8 @@ def write(out: Any, record: Record, checklist: Checklist, folder: Path, given: s
 
 def _item(to: Writer, item: Item, state: ItemState, record: Record, given: str) -> None:
     word, colour = WORDS[state.state]
-    to.line(f"{word:<{COLUMN - 3}} {item.sentence}  [{item.id}]", 2, COLUMN, **colour)
+    text = f" {item.sentence}  [{item.id}]"
+    to.line(text, 2, COLUMN, lead=f"{word:<{COLUMN - 3}}", **colour)
     checks = [c for c in record.checks if c.item == item.id]
     same: dict[str, list[Check]] = defaultdict(list)
     for check in checks:
@@ -105,7 +107,9 @@ def _item(to: Writer, item: Item, state: ItemState, record: Record, given: str) 
     if state.state == State.FAILED:
         failed = next(c for c in checks if c.state == State.FAILED and c.level == "must")
         to.line(f"remedy: {item.remedy}", COLUMN, COLUMN + 8, bold=True)
-        to.command("again:  ", f"{_python()} -m pytest '{failed.node}' {given}".strip(), COLUMN)
+        # In one piece, to be copied: the terminal itself folds it.
+        again = f"{'':{COLUMN}}again:  {_python()} -m pytest '{failed.node}' {given}"
+        to.out.write_line(again.rstrip())
     if state.state == State.NOT_VERIFIED:
         seen = {check.lane for check in checks}
         for lane in item.required:
@@ -161,10 +165,10 @@ def _end(to: Writer, record: Record, checklist: Checklist, folder: Path, given: 
     left = record.leftovers
     if left.containers or left.volumes or left.networks or left.files:
         to.line(f"left behind: {left}", red=True)
-    to.command("record:  ", str(folder / "record.json"))
+    to.out.write_line(f"record:  {folder / 'record.json'}")
     why, then = next_step(record, checklist, given)
-    whole = f"verdict: {record.verdict}. {why}; {then}"
-    to.command("", whole, **VERDICTS[record.verdict])
+    last = f"verdict: {record.verdict}. {why}; {then}"
+    to.out.write_line(last, **VERDICTS[record.verdict])
 
 
 def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[str, str]:

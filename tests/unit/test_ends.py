@@ -220,6 +220,9 @@ class Lines:
     def section(self, title, **_):
         self.text += f"{title}\n"
 
+    def write(self, text, **_):
+        self.text += text
+
     def write_line(self, line, **_):
         self.text += f"{line}\n"
 
