@@ -16,7 +16,7 @@ except OSError as error:
     sys.stdout = None
     sys.stderr.write(f"splatgate: standard output: {error.strerror}\n")
     status = 3
-# `python -m` ends by SIGINT where one has once passed through an exec() of text, as dataclasses have
-# it, also if it was answered; another exec() clears that (CPython's run_eval_code_obj).
+# `python -m` ends by SIGINT where one has once passed through an exec() of text, as in dataclasses,
+# also if it was answered; another exec() clears that (CPython's run_eval_code_obj).
 exec("")
 sys.exit(status)

@@ -68,21 +68,33 @@ def test_only_the_first_interrupt_raises_and_none_while_a_run_ends():
     assert (told.seen, late.seen) == (True, True)
 
 
+def judge_with(tmp_path, plugin):
+    """The verb over good evidence, beside a plugin of pytest that spoils the run."""
+    (tmp_path / "spoils.py").write_text(plugin)
+    return subprocess.run(
+        [*JUDGE, "--lane", "container", "--out", str(tmp_path / "out")],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_PLUGINS": "spoils", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_interrupt_in_text_that_is_run_is_answered_once(tmp_path):
+    done = judge_with(tmp_path, "def pytest_runtestloop():\n    exec('raise KeyboardInterrupt')\n")
+    assert done.returncode == 3
+    assert read(tmp_path / "out" / "record.json", Record).interrupted
+
+
 def test_an_engine_that_is_gone_is_said_once_and_ends_with_3(tmp_path):
-    (tmp_path / "gone.py").write_text(
+    done = judge_with(
+        tmp_path,
         "from splatgate import session\n"
         "from splatgate.container.engine import EngineError\n"
         "def gone(run, say):\n"
         "    raise EngineError('the engine ended', 'start it again')\n"
-        "session.open_door = gone\n"
-    )
-    done = subprocess.run(
-        [*JUDGE, "--lane", "container", "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        env={**os.environ, "PYTEST_PLUGINS": "gone", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        check=False,
+        "session.open_door = gone\n",
     )
     assert done.returncode == 3, done.stderr
     assert "It could not be judged: the engine ended; start it" in done.stdout.splitlines()[-1]
