@@ -119,8 +119,8 @@ def judge(argv: Sequence[str]) -> int:
         read(Path(asked.baseline), Record)
         if Path(asked.baseline).resolve() == (record := Path(asked.out).resolve() / "record.json"):
             raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
-    # While interrupts are still held back: numpy, broken off while it loads, does not load again, and
-    # the end of a run needs what this loads.
+    # While interrupts are still held back: numpy, broken off while it loads, does not load again,
+    # and the end of a run needs it.
     importlib.import_module("splatgate.session")
     run = None
     with suppress(KeyboardInterrupt):
