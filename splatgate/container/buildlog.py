@@ -39,7 +39,8 @@ CAUSES = (
     Cause(
         r"CERTIFICATE_VERIFY_FAILED|(?i:certificate verif(?:y|ication) failed)",
         "the package index's or mirror's certificate is not trusted inside the build",
-        "where the network inspects TLS, give its CA: EXTRA_CA=/path/to/bundle.pem make image",
+        "where the network inspects TLS, add its CA to this machine's store, or give it: "
+        "EXTRA_CA=/path/to/bundle.pem make image",
     ),
     Cause(
         r"No space left on device",

@@ -12,6 +12,7 @@ from splatgate.container import base, build, buildlog, sources
 from splatgate.container.base import Base
 from splatgate.container.build import BuildRecord, Options
 from splatgate.container.engine import Builder, EngineError
+from splatgate.container.trust import Trust
 
 BUILDER = Builder("/usr/bin/docker", ("/usr/bin/docker", "build"), "docker 20.10.24")
 PULLED = Base("debian@sha256:aa", "sha256:aa", "pulled")
@@ -161,14 +162,13 @@ def test_a_base_made_here_has_no_digest_label():
     assert "--network host" in text
 
 
-def test_certificates_and_addresses_go_as_secrets(tmp_path):
-    options = Options(
-        extra_ca=tmp_path / "ca.pem", apt_mirror="http://m", pip_index="https://u:p@i"
-    )
-    with build._secrets(options) as files:
+def test_certificates_and_addresses_go_as_secrets():
+    options = Options(apt_mirror="http://m", pip_index="https://u:p@i")
+    with build._secrets(options, Trust("PEM\n", "of a test")) as files:
         argv = build.command(BUILDER, options, MADE, "default", {}, files)
         told = [argv[at + 1] for at, part in enumerate(argv) if part == "--secret"]
         assert told == [f"id={name},src={path}" for name, path in files.items()]
+        assert files["extra_ca"].read_text() == "PEM\n"
         assert files["pip_index"].read_text() == "https://u:p@i"
         assert "u:p" not in " ".join(argv)
     assert not files["pip_index"].exists()
