@@ -149,9 +149,10 @@ def _build(
     started = datetime.now(UTC)
     begun = time.monotonic()
     labels = sources.revision(options.context)
+    oci = engine.containerd_store(link)
     try:
         while True:
-            argv = command(builder, options, on, network, labels, secrets)
+            argv = command(builder, options, on, network, labels, secrets, oci)
             status = run_logged(argv, builder.environment(), running)
             text = running.read_text(errors="replace")
             if status == 0 or network == "host" or not re.search(NO_NAMES.pattern, text):
@@ -230,9 +231,17 @@ def command(
     network: str,
     labels: Mapping[str, str],
     secrets: Mapping[str, Path],
+    oci: bool = False,
 ) -> list[str]:
-    """The command that builds. Labels that change by themselves are its own: no cache to spoil."""
-    argv = [*builder.argv, "--platform", PLATFORM, "--progress", "plain", "--tag", options.tag]
+    """The command that builds. Labels that change by themselves are its own: no cache to spoil.
+
+    ``oci``: the engine would keep and push the image in OCI's form, which SageMaker's endpoints
+    refuse (contract, section 4), unless it is told not to.
+    """
+    argv = [*builder.argv]
+    if oci and "--load" in argv:
+        argv[argv.index("--load")] = "--output=type=image,oci-mediatypes=false"
+    argv += ["--platform", PLATFORM, "--progress", "plain", "--tag", options.tag]
     if network != "default":
         argv += ["--network", network]
     for name, path in secrets.items():
