@@ -25,6 +25,7 @@ image: .tox/suite/made  ## build the trainer image (RELEASE=1: for T4, A10G and 
 
 faults: .tox/suite/made  ## prove that the judge can say no
 	@$(SPLATGATE) faults $(ARGS)
+	@$(if $(ARGS),,$(SUITE) -m pytest tests/mutants -n 2)
 
 # A replay ends with 3, since nothing on this machine was judged; where a verdict was reached, that is what was asked for.
 JUDGED := import json, sys; r = json.load(open("build/replay/record.json")); sys.exit(3 if r["interrupted"] or r["errors"] or any(c["error"] for c in r["checks"]) else 0)

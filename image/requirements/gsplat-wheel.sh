@@ -2,7 +2,8 @@
 # Compiles gsplat's wheel into /opt/wheels with the torch of /opt/venv, for the compute capabilities in
 # CUDA_ARCHS. What it installs into /opt/venv is for the compilation only.
 set -eu
-export CC=gcc-13 CXX=g++-13 TORCH_CUDA_ARCH_LIST="$CUDA_ARCHS" PATH="/opt/venv/bin:$PATH"
+# -g0: Debian's Python asks for debugging symbols, which the linker then strips.
+export CC=gcc-13 CXX=g++-13 CFLAGS=-g0 TORCH_CUDA_ARCH_LIST="$CUDA_ARCHS" PATH="/opt/venv/bin:$PATH"
 # Colour, depth, and both at once: what gsplat's rasterization() draws. The trainer draws colour.
 CHANNELS="1|3|4"
 
@@ -24,9 +25,10 @@ BUILD_NO_CUDA=1 pip_locked download --require-hashes --no-deps --no-build-isolat
     --no-binary gsplat --dest "$work" -r /mnt/gsplat.txt
 tar -C "$work" -xzf "$work"/gsplat-*.tar.gz
 
-# gsplat compiles each kernel for 19 numbers of channels, up to 513, and has no switch for it: most of
-# its compilation is for features that no trainer of colours has. Others are refused when called
-# ("Unsupported number of channels").
+# Four minutes on two cores become one, and the kernels that are left are the same code. gsplat compiles
+# each for 19 numbers of channels, up to 513, and has no switch for it: others than CHANNELS are refused
+# when called ("Unsupported number of channels"). And it has thirty files, each of which reads all of
+# PyTorch's headers: here they are three.
 cd "$work"/gsplat-*/gsplat/cuda/csrc
 left_out='^([[:space:]]*)(__(INS|LAUNCH_KERNEL)__\([0-9]+\))[[:space:]]*$'
 sed -E -i "/__\((${CHANNELS})\)/!s@${left_out}@\1// left out by splatgate: \2@" -- *.cu *.cpp
@@ -34,6 +36,17 @@ if [ "$(grep -lE 'left out by splatgate: __INS__' -- *.cu | wc -l)" -ne 6 ]; the
     echo "gsplat: its kernels are not instantiated as in 1.5.3; look at gsplat-wheel.sh" >&2
     exit 1
 fi
+unit=0
+for file in *.cu; do
+    mv "$file" "$file.part"
+    echo "#include \"$file.part\"" >> "unit$unit.cu"
+    unit=$((1 - unit))
+done
+echo >> ../ext.cpp
+for file in *.cpp; do
+    mv "$file" "$file.part"
+    echo "#include \"csrc/$file.part\"" >> ../ext.cpp
+done
 
 # Without --verbose: pip shows the compiler's output when it fails, and its hundreds of remarks on other
 # people's sources would hide a warning of our own.
