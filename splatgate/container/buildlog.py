@@ -123,7 +123,11 @@ class Progress:
         parts = [", ".join(now) or "between two steps"]
         if left:
             parts.append(f"then {', '.join(left)}")
-        return f"{'; '.join(parts)} (usually {max(1, round(seconds / 60))} min)"
+        return (
+            f"{'; '.join(parts)} (usually {max(1, round(seconds / 60))} min)"
+            if seconds
+            else parts[0]
+        )
 
 
 def run_logged(argv: Sequence[str], env: dict[str, str], log: Path, tell: float = TELL) -> int:

@@ -30,10 +30,10 @@ PYTHON = (3, 11)
 #: Engine whose own Dockerfile reader knows ``RUN --mount`` without a ``# syntax`` line (moby 20.10,
 #: BuildKit 0.8).
 ENGINE = (20, 10)
-#: Free disk where the engine keeps its data. Measured, a first build: image 7.7 GB, compiler 5.2,
-#: unpacked wheels 3.2 and as much in pip's cache; the rest is for a second version
-#: of torch's layer. With the stages cached, a changed lock costs at most some hundred MB.
-BUILD_BYTES = 25 * GB
+#: Free disk where the engine keeps its data. Measured, a first build: image 7.7 GB, compiler 0.9,
+#: downloads 3.2; the rest is for a second version of torch's layer. With the stages cached, a
+#: changed lock costs at most some hundred MB.
+BUILD_BYTES = 20 * GB
 CACHED_BYTES = 5 * GB
 #: An engine on this machine answers in milliseconds; one far away needs seconds.
 PING_SECONDS = 10.0
