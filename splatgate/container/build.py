@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splatgate import evidence
-from splatgate.container import base, engine, sources, starting, trust
+from splatgate.container import base, engine, provenance, starting, trust
 from splatgate.container.base import Base
 from splatgate.container.buildlog import NO_NAMES, failure, run_logged
 from splatgate.container.engine import PLATFORM, Builder, EngineError, say
-from splatgate.container.sources import bare
+from splatgate.container.provenance import bare
 from splatgate.container.trust import Trust
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def build_image(options: Options) -> BuildRecord:
     Raises:
         EngineError: no engine, no base, a bad option, or the build failed.
     """
-    context = sources.context_sha256(options.context)
+    context = provenance.context_sha256(options.context)
     trusted = _trust(options)
     engine.check_python()
     where = starting.ensure(options.out.parent / "engine")
@@ -148,7 +148,7 @@ def _build(
     running = options.out / "build.log.running"
     started = datetime.now(UTC)
     begun = time.monotonic()
-    labels = sources.revision(options.context)
+    labels = provenance.revision(options.context)
     oci = engine.containerd_store(link)
     try:
         while True:

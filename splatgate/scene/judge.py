@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from splatgate.scene import accounts, archive, shown
+from splatgate.scene import archive, model_consistency, photo_consistency
 from splatgate.scene.colmap import Array, Camera, Scene, View, read_scene, safe_name
 from splatgate.scene.colmap_files import Unsound
 from splatgate.scene.photos import UNREADABLE, same_shape, upright
@@ -158,7 +158,7 @@ def _images(scene: Scene) -> Iterator[Finding]:
 
 def _accounts(scene: Scene) -> Iterator[Finding]:
     try:
-        told = list(accounts.differences(scene))
+        told = list(model_consistency.differences(scene))
     except Unsound as error:
         yield Finding(error.code, str(error))
         return
@@ -299,7 +299,7 @@ def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Ite
     if odd:
         what = f"{len(odd)} photographs have another shape than their cameras: {_few(odd)}"
         yield Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
-    if strange := shown.strangers(scene, seen):
+    if strange := photo_consistency.strangers(scene, seen):
         what = f"{len(strange)} of {len(seen)} photographs show something else than the model saw"
         remedy = "hand over the images that were solved, each under its own name"
         yield Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
@@ -313,13 +313,13 @@ def _decoded(view: View, seen: dict[str, Array]) -> tuple[int, int]:
     with Image.open(view.photo) as image:
         size = image.size
         # A JPEG is read to its end, several times faster, when decoded at a part of its size.
-        part = shown.LOOK / max(size)
+        part = photo_consistency.LOOK / max(size)
         image.draft("RGB", (max(int(size[0] * part), 1), max(int(size[1] * part), 1)))
         image.load()
         if not same_shape(size, view) and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
             size = (size[1], size[0])
         if same_shape(size, view) and len(view.xy):
-            seen[view.name] = shown.brightness(upright(image, view), view)
+            seen[view.name] = photo_consistency.brightness(upright(image, view), view)
     return size
 
 

@@ -11,7 +11,7 @@ from splatgate.container import image as images
 from splatgate.container.distribution import INDEXES, SCHEMA2, Manifest
 from splatgate.container.reference import Reference, parse
 from splatgate.evidence import BadInput
-from splatgate.run import built_image
+from splatgate.paths import built_image
 from splatgate.signoff.promote import same_image, staged
 
 #: Seconds between two lines of progress.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 FILES = (
     "README.md",

@@ -13,10 +13,10 @@ import sys
 import pytest
 
 from splatgate.evidence import read
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.proof import mutants, mutations
 from splatgate.proof.mutants import Bench
 from splatgate.record import Record, State
-from splatgate.run import DEFAULT_SCENE, ROOT
 
 GOOD = ROOT / "tests" / "evidence" / "good"
 #: Edits that no check notices yet, as (field, mutation). May only shrink.

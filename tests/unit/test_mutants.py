@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from splatgate.doors import Recorded
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.evidence.missing import Blocked, NotVerified
+from splatgate.paths import ROOT
 from splatgate.proof import edit, mutants, mutations, report
 from splatgate.record import Check, State
-from splatgate.run import ROOT
+from splatgate.sources.recorded import Recorded
 
 GOOD = ROOT / "tests" / "evidence" / "good"
 recorded = pytest.mark.skipif(
