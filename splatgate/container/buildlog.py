@@ -119,15 +119,12 @@ class Progress:
         """Stages that run; then those not begun, and the minutes that all of these usually take."""
         now = [stage for stage in USUAL if stage in self._running.values()]
         left = [stage for stage in USUAL if stage not in self._begun]
-        seconds = sum(USUAL[stage] for stage in now + left if stage not in BESIDE)
-        parts = [", ".join(now) or "between two steps"]
+        minutes = round(sum(USUAL[stage] for stage in now + left if stage not in BESIDE) / 60)
+        # Between two steps the builder reads what the next one is given: gigabytes of packages.
+        parts = [", ".join(now) if now or not left else f"preparing {left.pop(0)}"]
         if left:
             parts.append(f"then {', '.join(left)}")
-        return (
-            f"{'; '.join(parts)} (usually {max(1, round(seconds / 60))} min)"
-            if seconds
-            else parts[0]
-        )
+        return f"{'; '.join(parts) or 'ending'} (usually {max(1, minutes)} min)"
 
 
 def run_logged(argv: Sequence[str], env: dict[str, str], log: Path, tell: float = TELL) -> int:

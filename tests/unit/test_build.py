@@ -258,7 +258,9 @@ def test_progress_names_what_runs_what_is_left_and_how_long_that_takes():
     )
     progress.feed("#5 DONE 3.0s\n")
     assert progress.step.startswith("compiler; then tools")
-    for line in ("#6 DONE 9.0s\n", "#9 exporting to image\n", "#9 exporting layers\n"):
+    progress.feed("#6 DONE 9.0s\n")
+    assert progress.step.startswith("preparing tools; then kernels")
+    for line in ("#9 exporting to image\n", "#9 exporting layers\n"):
         progress.feed(line)
     assert progress.step.startswith("export; then tools")
 
