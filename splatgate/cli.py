@@ -47,9 +47,7 @@ VERBS = {
 }
 
 #: Ways on for a machine on which no engine can run.
-WITHOUT_ENGINE = (
-    "or name one elsewhere (DOCKER_HOST=ssh://HOST), or judge recorded evidence (make replay)"
-)
+WITHOUT_ENGINE = "or name one elsewhere (DOCKER_HOST), or judge recorded evidence (make replay)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
