@@ -94,7 +94,7 @@ class Job:
         """Reckon memory, then decode; also whether the photographs fit on the device."""
         import torch
 
-        from trainer import budget, choice
+        from trainer import budget, choice, consistency
         from trainer.photos import decoders, load_photos
 
         most = choice.reachable(settings, len(scene.points))
@@ -115,6 +115,7 @@ class Job:
             settings.max_image_size,
             lambda: self.stop.refuse_if_asked("loading the scene"),
         )
+        photos = consistency.checked(scene, photos)
         log.event(phase="memory", resident=host.resident(), photos_on_device=resident)
         return photos, resident
 

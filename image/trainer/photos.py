@@ -75,7 +75,7 @@ def index_photos(scene: Scene) -> dict[str, Path]:
         _key(p.relative_to(scene.images)): p for p in sorted(scene.images.rglob("*")) if p.is_file()
     }
     names = [s.name for s in scene.shots if find_photo(scene.images, s.name, index) is None]
-    refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), index)
+    refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), _near(names, index))
     return index
 
 
@@ -97,12 +97,13 @@ def load_photos(
         try:
             with opened(shot, path) as image:
                 image.load()
-                return prepare(shot, image, max_size)
+                return prepare(shot, image, max_size, deepest)
         except UnidentifiedImageError:
             return f"{shot.name} (cannot be read as any of {', '.join(FORMATS)})"
         except (OSError, SyntaxError, ValueError) as error:
             return f"{shot.name} ({error})"
 
+    deepest = _deepest(scene, index)
     photos: list[Photo] = []
     lost: list[str] = []
     said = time.monotonic()
@@ -113,9 +114,10 @@ def load_photos(
             if time.monotonic() - said > _SAY_EVERY:
                 said = time.monotonic()
                 log.event(phase="photos", decoded=done, of=len(scene.shots))
-    refuse_lost(lost, len(scene.shots), index)
+    refuse_lost(lost, len(scene.shots))
     for name in lost:
         log.line(f"warning: left out {name}")
+    _tell(scene, index)
     log.event(
         phase="photos",
         used=len(photos),
@@ -131,16 +133,54 @@ def decoders() -> int:
     return min(4, host.cpus())
 
 
-def refuse_lost(lost: Sequence[str], total: int, index: dict[str, Path]) -> None:
+def refuse_lost(lost: Sequence[str], total: int, detail: str = "") -> None:
     """Raise ``E_SCENE_IMAGES`` if more than ``MAX_MISSING`` of ``total`` photographs are lost."""
     if len(lost) > MAX_MISSING * total:
-        there = ", ".join(list(index)[:3]) or "no file"
         raise TrainerError(
             "E_SCENE_IMAGES",
-            f"{len(lost)} of {total} registered photographs are missing or "
-            f"unreadable ({MAX_MISSING:.0%} may be): {'; '.join(lost[:5])}",
-            f"images/ holds {there}{' ...' if len(index) > 3 else ''}",
+            f"{len(lost)} of {total} registered photographs are missing, unreadable or others "
+            f"({MAX_MISSING:.0%} may be): {'; '.join(lost[:5])}",
+            detail,
         )
+
+
+def _near(names: Sequence[str], index: dict[str, Path]) -> str:
+    """What ``images/`` holds instead of names that are missing: the nearest file, as written."""
+    stems: dict[str, Path] = {}
+    for path in index.values():
+        stems.setdefault(path.stem.casefold(), path)
+    for name in names:
+        pure = PurePosixPath(name.replace("\\", "/"))
+        if twice := index.get(_key(PurePosixPath(f"{pure}{pure.suffix}"))):
+            return f"the files have their extension twice: {twice.name} for {pure.name}"
+        if other := stems.get(pure.stem.casefold()):
+            what = "another extension" if other.suffix != pure.suffix else "another folder"
+            return f"the files have {what}: {other.name} for {name}"
+    there = ", ".join(path.name for path in list(index.values())[:3]) or "no file"
+    return f"images/ holds {there}{' ...' if len(index) > 3 else ''}"
+
+
+def _tell(scene: Scene, index: dict[str, Path]) -> None:
+    """Lines on what is legal and may not be meant: other sizes, transparency, masks."""
+    resized, clear = [], 0
+    for shot in scene.shots:
+        path = find_photo(scene.images, shot.name, index)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            if path:
+                with Image.open(path, formats=FORMATS) as image:
+                    if {*image.size} != {shot.camera.width, shot.camera.height}:
+                        resized.append(f"{image.width}x{image.height}")
+                    clear += image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+    if resized:
+        first = scene.shots[0].camera
+        log.line(
+            f"warning: {len(resized)} photographs are {resized[0]}, their camera "
+            f"{first.width}x{first.height}: scaled"
+        )
+    if clear:
+        log.line(f"warning: alpha is not used: {clear} photographs have transparency")
+    if (scene.images.parent / "masks").is_dir():
+        log.line("warning: masks/ is not used")
 
 
 def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
@@ -192,8 +232,8 @@ def opened(shot: Shot, path: Path) -> Image.Image:
     return image
 
 
-def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
-    """Turn a decoded photograph into what is trained.
+def prepare(shot: Shot, image: Image.Image, max_size: int, deepest: int = 2**16 - 1) -> Photo:
+    """Turn a decoded photograph into what is trained; ``deepest``: white of 16-bit ones.
 
     Orientation: COLMAP reads pixels as stored, so EXIF is followed only where the camera has the
     turned shape and not the stored one. Size: intrinsics follow the photograph if both have the
@@ -212,7 +252,7 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
                 "the photographs that SfM saw",
             )
         image = turned
-    image = _rgb(image)
+    image = _rgb(image, deepest)
     if not shot.pinhole:
         image, camera = undistort(shot, image)
     scale = min(1.0, max_size / max(image.size))
@@ -262,9 +302,26 @@ def _same_shape(size: tuple[int, int], camera: pycolmap.Camera) -> bool:
     return abs(width - height * camera.width / camera.height) <= max(1.5, 0.005 * width)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _deepest(scene: Scene, index: dict[str, Path]) -> int:
+    """White of the scene's 16-bit photographs: the full value of the bits that they use, as 4095.
+
+    Cameras write 10, 12 or 14 bits into 16; one range for all keeps their brightness comparable.
+    """
+    most = 0
+    for shot in scene.shots:
+        path = find_photo(scene.images, shot.name, index)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            if path:
+                with Image.open(path, formats=FORMATS) as image:
+                    if image.mode.startswith("I"):
+                        most = max(most, int(np.asarray(image).max()))
+    return int(2 ** max(8, int(most).bit_length()) - 1)
+
+
+def _rgb(image: Image.Image, deepest: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels, which have no agreed range")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion saturates it
-        image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+        grey = np.asarray(image, np.float64) * (255 / deepest)
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
