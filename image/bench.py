@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainer import channel, choice, config, rasterise
+from trainer import channel, choice, config, consistency, rasterise
 from trainer import train as loop
 from trainer.checkpoint import Checkpoints
 from trainer.errors import TrainerError

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer import log
+from trainer.masks import COUNTS
 from trainer.photos import Photo, refuse_lost
 from trainer.scene import Scene
 
@@ -106,8 +107,11 @@ def _looked_at(photo: Photo, points: Array, rows: Array) -> tuple[Array, Array]:
         x = photo.fx * at[:, 0] / at[:, 2] + photo.cx
         y = photo.fy * at[:, 1] / at[:, 2] + photo.cy
     inside = (at[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < photo.width) & (y < photo.height)
-    of = photo.pixels[y[inside].astype(int), x[inside].astype(int)].astype(np.float64)
-    return rows[inside], of
+    rows, column, row = rows[inside], x[inside].astype(int), y[inside].astype(int)
+    if photo.mask is not None:
+        counts = (photo.mask[row, column] & COUNTS) > 0
+        rows, column, row = rows[counts], column[counts], row[counts]
+    return rows, photo.pixels[row, column].astype(np.float64)
 
 
 def _likeness(values: Array, reference: Array) -> float:

@@ -114,6 +114,7 @@ class Job:
             index,
             settings.max_image_size,
             lambda: self.stop.refuse_if_asked("loading the scene"),
+            settings.masks == "use",
         )
         photos = consistency.checked(scene, photos)
         log.event(phase="memory", resident=host.resident(), photos_on_device=resident)
@@ -134,6 +135,8 @@ class Job:
         from trainer.evaluate import evaluate
         from trainer.rasterise import make_view, split
 
+        masks = [photo.mask for photo in photos if photo.mask is not None]
+        self.facts["masked"] = sum(float((m == 0).mean()) for m in masks) / len(photos)
         self.facts["undistorted"] = any(photo.undistorted for photo in photos)
         views = split(settings, [make_view(photo, device, resident) for photo in photos])
         photos.clear()

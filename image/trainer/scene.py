@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 MIN_IMAGES = 3
 MIN_POINTS = 100
 MIN_OBSERVATIONS = 300
+#: Share of points that may have coordinates that are no numbers.
+MAX_LOST = 0.05
 #: Float32, which the .ply is written in, resolves about 1 part in 1.7e7; beyond this ratio of
 #: offset to extent, details are coarser than a thousandth of the scene.
 MAX_OFFSET = 1e4
@@ -241,6 +243,14 @@ def _judge_points(points: Array, shots: list[Shot]) -> Array:
             f"{finite} finite points, at least {MIN_POINTS} are "
             "needed; SfM must triangulate more (more overlap, more features)",
         )
+    if lost := len(points) - finite:
+        if lost > MAX_LOST * len(points):
+            raise TrainerError(
+                "E_SCENE_POINTS",
+                f"{lost} of {len(points)} points have coordinates that are no numbers; "
+                "SfM must export the model again",
+            )
+        log.line(f"warning: left out {lost} points whose coordinates are no numbers")
     good = points[np.isfinite(points).all(1)]
     middle = np.median(good, 0)
     extent = float(np.median(np.linalg.norm(good - middle, axis=1)))

@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from splatgate.scene import accounts, archive, shown
-from splatgate.scene.colmap import Array, Camera, Scene, View, read_scene, safe_name
+from splatgate.scene.colmap import (
+    UNREADABLE,
+    Array,
+    Camera,
+    Scene,
+    View,
+    below,
+    read_scene,
+    safe_name,
+    whole,
+)
 from splatgate.scene.colmap_files import Unsound
-from splatgate.scene.photos import UNREADABLE, same_shape, upright
+from splatgate.scene.photos import NEAREST, kept, same_shape, upright
 
 #: One view held out, and two that see a point from different places.
 MIN_IMAGES = 3
@@ -35,6 +45,12 @@ MIN_PARALLAX = 1e-3
 #: The .ply holds float32, 1 part in 1.7e7: farther from the origin, by the points' extent, details
 #: are coarser than a thousandth of the scene.
 MAX_OFFSET = 1e4
+#: Up to this share of photographs may be missing, unreadable or others: the odd file, which
+#: trainers leave out. Above it the hand-over is broken.
+MAX_MISSING = 0.05
+#: Stops between the darkest and the brightest photograph of the same points, beyond which a model
+#: without compensation learns the exposure. One flight on automatic exposure reaches 1.2.
+MAX_EXPOSURE = 1.5
 #: The EXIF tag of the orientation, and its values that swap width and height.
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
@@ -82,6 +98,22 @@ class SceneVerdict:
     schema: str = "splatgate/scene/1"
 
 
+@dataclass
+class _Photos:
+    """What the photographs showed: findings that are too few to be unsound, and other notes."""
+
+    resized: list[str] = field(default_factory=list)
+    masked: list[str] = field(default_factory=list)
+    #: Views without the keypoints that lie where nothing counts, and what is seen at the others.
+    views: dict[str, View] = field(default_factory=dict)
+    seen: dict[str, Array] = field(default_factory=dict)
+    few: list[Finding] = field(default_factory=list)
+
+    def of(self, scene: Scene) -> Scene:
+        """The scene with the views that were looked at."""
+        return replace(scene, views=tuple(self.views.get(v.name, v) for v in scene.views))
+
+
 def judge_scene(path: Path, say: Callable[[str], None] = lambda line: None) -> SceneVerdict:
     """Judge the scene below ``path``. Every photograph is decoded; ``say`` gets progress.
 
@@ -102,18 +134,18 @@ def _judge(folder: Path, path: Path, say: Callable[[str], None]) -> SceneVerdict
         scene = read_scene(folder)
     except Unsound as error:
         raise Unsound(error.code, str(error).replace(str(folder), str(path))) from None
-    resized: list[str] = []
+    photos = _Photos()
     found = (
         *_images(scene),
         *_accounts(scene),
         *_cameras(scene),
         *_poses(scene),
         *_points(scene),
-        *_photos(scene, resized, say),
+        *_photos(scene, photos, say),
     )
     findings, notes = (
         tuple(Finding(f.code, f.reason.replace(str(folder), str(path))) for f in some)
-        for some in (found, _notes(scene, resized))
+        for some in (found, _notes(scene, photos))
     )
     first = findings[0] if findings else Finding("", "")
     taken = Counter(view.camera_id for view in scene.views)
@@ -241,23 +273,21 @@ def _points(scene: Scene) -> Iterator[Finding]:
     if count < MIN_POINTS:
         what = f"{count} 3-D points, and training starts from them"
         yield Finding("no-points", f"{scene.model}: {what}; look into the SfM stage")
-    if bad := int((~np.isfinite(scene.points_xyz)).any(axis=1).sum()):
+    if (bad := _no_numbers(scene)) > MAX_MISSING * count:
         what = f"{bad} of {count} points have coordinates that are no numbers"
         yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
     elif count >= MIN_POINTS:
         yield from _extent(scene)
-    ids = np.concatenate([view.point_ids for view in scene.views] or [np.zeros(0, np.int64)])
-    if not ids.size and not scene.track_lengths.sum():
-        what = "no image observes any point"
-        yield Finding("no-observations", f"{scene.model}: {what}; keep keypoints and tracks")
-    elif count >= MIN_POINTS and (lost := int((~np.isin(ids, scene.point_ids)).sum())):
-        what = f"{lost} of {ids.size} observations name points that points3D lacks"
-        yield Finding("tracks-disagree", f"{scene.model}: {what}; export all files together")
+
+
+def _no_numbers(scene: Scene) -> int:
+    return int((~np.isfinite(scene.points_xyz)).any(axis=1).sum())
 
 
 def _extent(scene: Scene) -> Iterator[Finding]:
-    middle = np.median(scene.points_xyz, axis=0)
-    extent = float(np.median(np.linalg.norm(scene.points_xyz - middle, axis=1)))
+    points = scene.points_xyz[np.isfinite(scene.points_xyz).all(axis=1)]
+    middle = np.median(points, axis=0)
+    extent = float(np.median(np.linalg.norm(points - middle, axis=1)))
     if not extent > 0:
         what = "half of the points and more lie in one place"
         yield Finding("bad-points", f"{scene.model}: {what}; look into the SfM stage")
@@ -267,51 +297,65 @@ def _extent(scene: Scene) -> Iterator[Finding]:
         yield Finding("bad-points", f"{scene.model}: {what}; {remedy}")
 
 
-def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Iterator[Finding]:
-    folder = scene.path / "images"
-    if not folder.is_dir():
+def _photos(scene: Scene, photos: _Photos, say: Callable[[str], None]) -> Iterator[Finding]:
+    """What is wrong with the photographs; where that is few of them, a note of ``photos``."""
+    folder = below(scene.path, "images")
+    if folder is None:
         there = ", ".join(sorted(entry.name for entry in scene.path.iterdir())[:6])
         what = f"no images folder, found {there}"
         yield Finding("missing-images-folder", f"{scene.path}: {what}; hand over the photographs")
         return
+    for names, finding in _odd_photos(scene, folder, photos, say):
+        few = len(names) <= MAX_MISSING * len(scene.views) and finding.code != "photo-size"
+        if few:
+            photos.few.append(finding)
+        else:
+            yield finding
+
+
+def _odd_photos(
+    scene: Scene, folder: Path, photos: _Photos, say: Callable[[str], None]
+) -> Iterator[tuple[list[str], Finding]]:
     if missing := [v.name for v in scene.views if v.photo is None and safe_name(v.name)]:
         what = f"{len(missing)} of {len(scene.views)} registered photographs are missing"
         reason = f"{folder}: {what}: {_few(missing)}; {_hint(folder, missing)}"
-        yield Finding("missing-photos", reason)
+        yield missing, Finding("missing-photos", reason)
     broken: list[str] = []
     odd: list[str] = []
-    seen: dict[str, Array] = {}
+    seen = photos.seen
     present = [view for view in scene.views if view.photo is not None]
     for number, view in enumerate(present, 1):
         if number % 25 == 0:
             say(f"photograph {number} of {len(present)}")
         try:
-            size = _decoded(view, seen)
+            size = _decoded(view, photos)
         except UNREADABLE as error:
             broken.append(f"{view.name} ({error})")
             continue
         if size != (view.width, view.height):
             text = f"{view.name} is {size[0]}x{size[1]}, its camera {view.width}x{view.height}"
-            (resized if same_shape(size, view) else odd).append(text)
+            (photos.resized if same_shape(size, view) else odd).append(text)
     if broken:
         what = f"{len(broken)} photographs cannot be decoded: {_few(broken)}"
-        yield Finding("unreadable-photo", f"{folder}: {what}; copy them again")
+        yield broken, Finding("unreadable-photo", f"{folder}: {what}; copy them again")
     if odd:
         what = f"{len(odd)} photographs have another shape than their cameras: {_few(odd)}"
-        yield Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
-    if strange := shown.strangers(scene, seen):
+        yield odd, Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
+    if len({view.name for view in scene.views}) < len(scene.views):
+        seen.clear()  # two poses of one name, which is told by that
+    if strange := shown.strangers(photos.of(scene), seen):
         what = f"{len(strange)} of {len(seen)} photographs show something else than the model saw"
         remedy = "hand over the images that were solved, each under its own name"
-        yield Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
+        yield strange, Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
 
 
-def _decoded(view: View, seen: dict[str, Array]) -> tuple[int, int]:
-    """Size in pixels as the camera saw it, and into ``seen`` what the photograph shows where the
+def _decoded(view: View, photos: _Photos) -> tuple[int, int]:
+    """Size in pixels as the camera saw it, and into ``photos`` what the photograph shows where the
     model looked. Every byte is read, so that a cut file is found.
     """
     assert view.photo is not None
     with Image.open(view.photo) as image:
-        size = image.size
+        size = whole(image, view).size
         # A JPEG is read to its end, several times faster, when decoded at a part of its size.
         part = shown.LOOK / max(size)
         image.draft("RGB", (max(int(size[0] * part), 1), max(int(size[1] * part), 1)))
@@ -319,8 +363,22 @@ def _decoded(view: View, seen: dict[str, Array]) -> tuple[int, int]:
         if not same_shape(size, view) and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
             size = (size[1], size[0])
         if same_shape(size, view) and len(view.xy):
-            seen[view.name] = shown.brightness(upright(image, view), view)
+            view = photos.views[view.name] = _counting(view, photos.masked)
+            photos.seen[view.name] = shown.brightness(upright(image, view), view)
     return size
+
+
+def _counting(view: View, masked: list[str]) -> View:
+    """The view without keypoints that its mask leaves out."""
+    mask = kept(view)
+    if mask is None:
+        return view
+    masked.append(view.name)
+    mask = upright(mask, view).resize((view.width, view.height), NEAREST)
+    with np.errstate(invalid="ignore"):
+        at = np.nan_to_num(view.xy).clip(0, [view.width - 1, view.height - 1]).astype(int)
+    own = np.asarray(mask)[at[:, 1], at[:, 0]] > 0
+    return replace(view, xy=view.xy[own], point_ids=view.point_ids[own])
 
 
 def _hint(folder: Path, missing: list[str]) -> str:
@@ -334,20 +392,63 @@ def _hint(folder: Path, missing: list[str]) -> str:
             return f"the files have their extension twice ({twice}); rename them"
         if (once := name.removesuffix(extension)) in there:
             return f"the model has the extension twice (the file is {once}); rename the files"
-        if name.lower() in folded:
-            return f"the file is {folded[name.lower()]}, in other letter case; rename the files"
         if base in based:
             return f"found {based[base]} in another folder; keep the folders of the SfM stage"
+        stem = base.rpartition(".")[0].lower()
+        if stem and (other := next((t for t in there if Path(t).stem.lower() == stem), "")):
+            return f"the files have another extension: {other} for {name}; rename them"
     return f"the folder has {len(there)} files; hand over the images that were solved"
 
 
-def _notes(scene: Scene, resized: list[str]) -> Iterator[Finding]:
+def _notes(scene: Scene, photos: _Photos) -> Iterator[Finding]:
+    yield from photos.few
+    if scene.others:
+        told = ", ".join(f"{folder.name} has {count} images" for folder, count in scene.others)
+        what = f"several models: {scene.model.name} has {len(scene.views)} images and is read"
+        remedy = "photographs of the others are in no model that is trained"
+        yield Finding("several-models", f"{scene.model}: {what}; {told}; {remedy}")
+    if bad := _no_numbers(scene):
+        what = f"{bad} points have coordinates that are no numbers, and are left out"
+        yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
+    ids = np.concatenate([view.point_ids for view in scene.views] or [np.zeros(0, np.int64)])
+    if ids.size and (lost := int((~np.isin(ids, scene.point_ids)).sum())):
+        what = f"{lost} of {ids.size} observations name points that points3D lacks"
+        yield Finding("tracks-disagree", f"{scene.model}: {what}; export all files together")
+    if not ids.size:
+        what = "nothing ties points to photographs, so that poses cannot be checked by them"
+        yield Finding("no-observations", f"{scene.model}: {what}; keep keypoints and tracks")
+    if len(scene.points_rgb) and not np.ptp(scene.points_rgb, axis=0).any():
+        what = "the points have no colours of their own"
+        yield Finding("no-colours", f"{scene.model}: {what}; a trainer starts from worse")
+    if named := [v.name for v in scene.views if v.photo and _written_otherwise(v, scene)]:
+        what = f"{len(named)} photographs are there in other letter case: {_few(named)}"
+        yield Finding("other-case", f"{scene.path}: {what}; rename them, some trainers refuse them")
+    if photos.masked:
+        masked = photos.masked
+        what = f"masks or transparency leave parts of {len(masked)} photographs out: {_few(masked)}"
+        yield Finding("masks", f"{scene.path}: {what}; make sure that the trainer uses them")
+    elif below(scene.path, "masks"):
+        what = "no file of it is named after a photograph (NAME.jpg.png or NAME.png)"
+        yield Finding("masks", f"{scene.path}/masks: {what}; rename them")
+    stops = shown.exposures(photos.of(scene), photos.seen)
+    if stops and max(stops.values()) - min(stops.values()) > MAX_EXPOSURE:
+        low, high = min(stops, key=stops.__getitem__), max(stops, key=stops.__getitem__)
+        what = f"the same points are {stops[high] - stops[low]:.1f} stops brighter in {high} than"
+        remedy = "a model without exposure compensation learns it"
+        yield Finding("exposures", f"{scene.path}/images: {what} in {low}; {remedy}")
     if warped := [camera for camera in scene.cameras if not camera.pinhole]:
         what = f"{len(warped)} of {len(scene.cameras)} cameras are no pinholes ({warped[0].model})"
         remedy = "splats are trained on undistorted images: run colmap image_undistorter"
         yield Finding("distorted-camera", f"{scene.model}: {what}; {remedy}")
-    if resized:
+    if photos.resized:
+        resized = photos.resized
         what = f"{len(resized)} photographs are not of their cameras' size: {_few(resized)}"
         yield Finding("resized-photos", f"{scene.path}/images: {what}; intrinsics must follow")
-    if blind := [view.name for view in scene.views if not len(view.point_ids)]:
+    blind = [view.name for view in scene.views if not len(view.point_ids)]
+    if 0 < len(blind) < len(scene.views):
         yield Finding("blind-images", f"{len(blind)} images observe no point: {_few(blind)}")
+
+
+def _written_otherwise(view: View, scene: Scene) -> bool:
+    plain = Path(view.name.replace("\\", "/"))
+    return view.photo is not None and view.photo.parts[-len(plain.parts) :] != plain.parts
