@@ -5,14 +5,11 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
-
-from splatgate.evidence import BadInput
+from splatgate.evidence import BadInput, strict
 
 #: Folders under tests/ that hold checks, cheapest first; ``live`` is a real account.
 LANES = ("container", "sagemaker", "gpu", "live")
@@ -86,13 +83,7 @@ def load(path: Path = FILE) -> Checklist:
     Raises:
         BadInput: broken TOML, an unknown field, section, cause or lane, or an id given twice.
     """
-    try:
-        data = path.read_bytes()
-        checklist = msgspec.convert(tomllib.loads(data.decode()), Checklist)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {error}") from None
+    checklist = strict.read(path, Checklist)
     seen: set[str] = set()
     for item in checklist.item:
         if item.id in seen:
@@ -102,4 +93,4 @@ def load(path: Path = FILE) -> Checklist:
         wrong |= {*item.required, *item.extra} - set(LANES)
         if wrong:
             raise BadInput(f"{path}: item {item.id}: unknown {', '.join(sorted(wrong))}")
-    return replace(checklist, sha256=hashlib.sha256(data).hexdigest())
+    return replace(checklist, sha256=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -12,14 +12,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from splatgate import options
 from splatgate.checklist import LANES
 from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
+from splatgate.judge import options
+from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 from splatgate.record import Record
-from splatgate.run import DEFAULT_SCENE, GIVEN, ROOT, built_image
+from splatgate.sources.run import GIVEN
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.

@@ -7,25 +7,25 @@ It describes; it relaxes nothing. Without one, what needs training is not verifi
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
-import msgspec
+from splatgate.evidence import BadInput, strict
 
-from splatgate.evidence import BadInput
-
+SCHEMA = 2
+#: Keys of schema 1 that nothing reads any more, by table.
+RETIRED = {"metrics": frozenset({"train_views", "loss_first", "loss_last"})}
 Dialect = Literal["hyperparameters", "environment"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Hyperparameters of the runs that the suite asks for. ``cpu`` None: cannot train without a
-    GPU.
-    """
+    """Hyperparameters of the runs that the suite asks for."""
 
+    #: The channel that holds the scene.
     channel: str = "training"
+    #: What makes the trainer run without a GPU; left out: it cannot.
     cpu: dict[str, str] | None = None
     #: Where parameters are read from, the one that wins first: ``hyperparameters`` (SageMaker's
     #: file), ``environment`` (the same names in upper case).
@@ -71,6 +71,7 @@ class Outputs:
     config: str | None = None
     #: Key of the effective hyperparameters in ``config``; None: they are the whole file.
     config_key: str | None = None
+    #: Whether it writes checkpoints to /opt/ml/checkpoints and resumes from them.
     checkpoints: bool = False
 
 
@@ -80,14 +81,17 @@ class Memory:
 
     #: The program: PyTorch loaded, and its context on the GPU.
     host: int = 500_000_000
+    #: The same on the GPU.
     gpu: int = 300_000_000
-    #: A pixel of every photograph on the host, and whether they are kept at their full size.
+    #: A pixel of every photograph on the host.
     photo_pixel: int = 3
+    #: Whether photographs are kept at their full size.
     full_size: bool = False
     #: A pixel of a photograph as stored, while it is decoded.
     decoded_pixel: int = 3
-    #: A Gaussian of degree 3: 59 floats, on the GPU with gradients and the optimiser's two moments.
+    #: A Gaussian of degree 3 on the host: 59 floats.
     host_gaussian: int = 236
+    #: The same on the GPU, with gradients and the optimiser's two moments.
     gpu_gaussian: int = 944
     #: A pixel of one view on the GPU: image and photograph as floats.
     gpu_pixel: int = 24
@@ -110,13 +114,15 @@ class Metrics:
     views: str = "views"
     held_out: str = "held_out"
     gaussians: str = "gaussians"
-    #: Keys of one entry of ``views``.
-    #: Name of the device trained on, and the whole job's seconds as projected after some steps.
+    #: Name of the device trained on.
     device_name: str = "device_name"
+    #: The whole job's seconds, as projected after some steps.
     projected: str = "projected_seconds"
-    #: Bytes of GPU memory taken at most, and those reckoned before training.
+    #: Bytes of GPU memory taken at most.
     peak_gpu: str = "peak_gpu_bytes"
+    #: Bytes of GPU memory reckoned before training.
     gpu_needed: str = "gpu_memory_needed_bytes"
+    #: Keys of one entry of ``views``.
     name: str = "name"
     width: str = "width"
     height: str = "height"
@@ -136,7 +142,9 @@ class Metric:
 class Log:
     """What the trainer prints."""
 
+    #: A pattern that the first line of a job fits.
     first_line: str = "."
+    #: The numbers that progress lines hold, as MetricDefinitions.
     progress: tuple[Metric, ...] = ()
     #: Lines at which a job is stopped: ``start``, ``loading``, ``checkpoint``, ``export``.
     stops: dict[str, str] = field(default_factory=dict)
@@ -152,6 +160,7 @@ class Stage:
 
     #: The log line at which this part has ended: the job is stopped there. None: the job's own end.
     until: str | None = None
+    #: What is asked for beside them.
     hyperparameters: dict[str, str] = field(default_factory=dict)
     #: Parameters that are given the number of steps.
     steps: tuple[str, ...] = ()
@@ -172,9 +181,13 @@ class Stages:
 class Profile:
     """A subject profile."""
 
+    #: The form of this file.
     schema: int
+    #: The trainer, as reports name it.
     name: str
+    #: Where the entry point's script is, if ENTRYPOINT does not say.
     entry_script: str | None = None
+    #: The folder of the trainer's own code.
     source: str | None = None
     #: A script below ``source`` that compares the kernels with their reference on a GPU.
     selftest: str | None = None
@@ -188,15 +201,26 @@ class Profile:
     #: Stable words that a failure text of each class must hold.
     errors: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def note(self) -> str:
+        """What a reader of this profile must know, or ""."""
+        if self.schema == SCHEMA:
+            return ""
+        return f"subject profile of schema {self.schema}, read as that; the current one is {SCHEMA}"
+
 
 @cache
 def parse(text: str, where: str) -> Profile:
-    """Read a subject profile.
+    """Read a subject profile, each by its own schema.
 
     Raises:
-        BadInput: broken TOML or a field that does not fit; names ``where`` and the field.
+        BadInput: broken TOML, a field that does not fit, a key that nothing reads, a schema that
+            is not known; names ``where`` and the field.
     """
-    try:
-        return msgspec.convert(tomllib.loads(text), Profile)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise BadInput(f"{where}: {error}; see image/subject.toml for an example") from None
+    hint = "; docs/subject-profile.md lists every key"
+    profile = strict.parse(text, Profile, where, retired=RETIRED, hint=hint)
+    if profile.schema not in (1, SCHEMA):
+        raise BadInput(f"{where}: schema {profile.schema}; this version reads 1 and {SCHEMA}")
+    if profile.schema == SCHEMA:
+        strict.parse(text, Profile, where, hint=hint)
+    return profile

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splatgate import evidence
-from splatgate.container import base, engine, sources, starting
+from splatgate.container import base, engine, provenance, starting
 from splatgate.container.base import Base
 from splatgate.container.buildlog import NO_NAMES, failure, run_logged
 from splatgate.container.engine import PLATFORM, Builder, EngineError, say
-from splatgate.container.sources import bare
+from splatgate.container.provenance import bare
 
 if TYPE_CHECKING:
     import docker
@@ -107,7 +107,7 @@ def build_image(options: Options) -> BuildRecord:
     Raises:
         EngineError: no engine, no base, a bad option, or the build failed.
     """
-    context = sources.context_sha256(options.context)
+    context = provenance.context_sha256(options.context)
     if options.extra_ca is not None and not options.extra_ca.is_file():
         raise EngineError(
             f"EXTRA_CA names {options.extra_ca}, which is no file", "give a PEM bundle"
@@ -148,7 +148,7 @@ def _build(
     running = options.out / "build.log.running"
     started = datetime.now(UTC)
     begun = time.monotonic()
-    labels = sources.revision(options.context)
+    labels = provenance.revision(options.context)
     try:
         while True:
             argv = command(builder, options, on, network, labels, secrets)

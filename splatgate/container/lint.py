@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from splatgate.evidence import Lint, Remark
-from splatgate.outcomes import CannotLook, NotVerified
+from splatgate.evidence.missing import CannotLook, NotVerified
 
 #: Its code for a text that it cannot read: an instruction newer than it, or one that is none.
 UNREADABLE = "DL1000"

@@ -16,10 +16,9 @@ from splatgate.container import probe as looking
 from splatgate.container.backends import TIMEOUT, LookFailed, execute
 from splatgate.container.image import LABEL_SUBJECT
 from splatgate.evidence import BadInput, Command, Facts, Image, from_json
-from splatgate.facts import NEVER_STARTED, WRITABLE
-from splatgate.gpu import report
-from splatgate.outcomes import CannotLook, NotVerified
-from splatgate.subject import Profile
+from splatgate.evidence.gpu import report
+from splatgate.evidence.missing import CannotLook, NotVerified
+from splatgate.expectations import NEVER_STARTED, WRITABLE
 
 #: The container ends by itself after this long, should nobody be left to remove it (seconds).
 LIFETIME = 5400
@@ -140,8 +139,13 @@ def interpreter(container: str, image: Image) -> str:
     return "python3"
 
 
-def probe(container: str, image: Image, profile: Profile | None = None) -> Facts:
+def probe(container: str, image: Image, script: str | None = None) -> Facts:
     """Feed the probe to the image's interpreter and read what it prints.
+
+    Args:
+        container: id of a running container.
+        image: what it was started from.
+        script: the entry script, where a subject profile names it.
 
     Raises:
         NotVerified: the image has no Python.
@@ -150,7 +154,7 @@ def probe(container: str, image: Image, profile: Profile | None = None) -> Facts
     ask = {
         "entrypoint": list(image.entrypoint),
         "workdir": image.workdir,
-        "entry_script": profile.entry_script if profile else None,
+        "entry_script": script,
         "paths": list(WRITABLE),
         "subject": image.labels.get(LABEL_SUBJECT),
     }

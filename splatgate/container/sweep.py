@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 #: Which run made it, and which process controls that run.
-RUN_LABEL = "splatgate.run"
+RUN_LABEL = "splatgate.sources.run"
 CONTROLLER_LABEL = "splatgate.controller"
 #: Containers first, for they hold the others.
 KINDS = ("containers", "volumes", "networks")

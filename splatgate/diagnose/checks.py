@@ -12,10 +12,10 @@ from splatgate import checklist as checklists
 from splatgate.diagnose.bundle import Bundle
 from splatgate.diagnose.finding import Finding, said
 from splatgate.evidence import Header, Image, Machine, Pipeline, write
+from splatgate.judge.in_process import judged
+from splatgate.paths import DEFAULT_SCENE
 from splatgate.pipeline.judge import judge
-from splatgate.proof.cases import judged
 from splatgate.record import State
-from splatgate.run import DEFAULT_SCENE
 
 PIPELINE = "sagemaker.pipeline"
 #: What of an image no config says: its size, and how its layers came about.

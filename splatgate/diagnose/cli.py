@@ -16,7 +16,7 @@ from splatgate.diagnose.checks import of_definition
 from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
 from splatgate.diagnose.note import NOTE, note, reproduction, shown
 from splatgate.evidence import BadInput, to_json, write_bytes
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 from splatgate.sagemaker.aws import clients
 from splatgate.signoff.attest import public_key
 from splatgate.signoff.store import Store

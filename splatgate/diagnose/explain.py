@@ -14,8 +14,8 @@ import msgspec
 from splatgate.diagnose import checks, histories, symptoms
 from splatgate.diagnose.bundle import BAD_ENDS, Bundle, Statement
 from splatgate.evidence import BadInput
+from splatgate.paths import ROOT
 from splatgate.proof.catalogue import load as load_faults
-from splatgate.run import ROOT
 
 SIGNATURES = Path(__file__).with_name("signatures.toml")
 #: How many lines are quoted for one explanation.

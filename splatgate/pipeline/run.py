@@ -19,10 +19,10 @@ from splatgate import subject
 from splatgate.container import engine, sweep
 from splatgate.container.image import see
 from splatgate.evidence import BadInput, ToolRun
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 from splatgate.pipeline import source
 from splatgate.pipeline.judge import Verdict, judge
-from splatgate.run import DEFAULT_SCENE, ROOT, built_image
 from splatgate.sagemaker import compression
 from splatgate.sagemaker.guards import whole
 from splatgate.sagemaker.host import TrainingHost

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.evidence import BadInput, Origin, Pipeline
+from splatgate.paths import ROOT
 from splatgate.pipeline.definition import parse, read_json, read_text
 from splatgate.pipeline.roles import JOBS, MACHINE
-from splatgate.run import ROOT
 
 #: The reference pipeline; beside a definition, its input and the policies of its roles.
 REFERENCE = ROOT / "pipeline" / "definition.json"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.facts import GRACE
+from splatgate.expectations import GRACE
 from splatgate.pipeline.definition import Machine
 from splatgate.pipeline.paths import Finding, Started
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.evidence import BadInput
-from splatgate.facts import GRACE
+from splatgate.expectations import GRACE
 from splatgate.sagemaker.validate import validate
 
 #: Longest value of a hyperparameter (contract 2.2), in which the program travels.

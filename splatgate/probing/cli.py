@@ -13,10 +13,10 @@ from typing import Any
 from splatgate.container.cuda import INSTANCE_TYPES
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Origin, to_json, write
+from splatgate.paths import ROOT
 from splatgate.probing.account import Account
 from splatgate.probing.asked import ENDS, Asked, affordable, name_of, request
 from splatgate.probing.points import Answer, Found, answers, shown
-from splatgate.run import ROOT
 from splatgate.sagemaker.aws import clients
 
 SCHEMA = "splatgate/probe/1"

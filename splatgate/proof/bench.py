@@ -24,11 +24,11 @@ from typing import Any
 
 from splatgate.container import lint, sweep
 from splatgate.evidence import BadInput, Header, Job, Member, read, write
+from splatgate.judge.in_process import JUDGED, cases, judged
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.pipeline import source
-from splatgate.proof.cases import JUDGED, cases, judged
 from splatgate.proof.catalogue import OF_SOURCE, RECORDED_GPU, Fault, spoil
 from splatgate.record import Record
-from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker.channels import tree_hash
 
 RECORDED = ROOT / "tests" / "evidence" / "good"

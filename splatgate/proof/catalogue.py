@@ -13,19 +13,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from splatgate import checklist as checklists
 from splatgate.checklist import LANES
 from splatgate.container import lint
-from splatgate.device import gpu
-from splatgate.evidence import BadInput
+from splatgate.evidence import BadInput, strict
+from splatgate.paths import ROOT
 from splatgate.proof.edit import Edit
-from splatgate.run import ROOT
+from splatgate.sources.process import gpu
 
 KINDS = ("image", "job", "scene", "pipeline", "artefact", "build", "evidence", "source")
 #: Kinds that spoil evidence, and need no engine but where the fault says so: a state machine's
@@ -91,10 +88,7 @@ def load(folder: Path) -> dict[str, Fault]:
     found = {}
     items = checklists.load().by_id
     for path in sorted(folder.glob("*/fault.toml")):
-        try:
-            fault = msgspec.convert(tomllib.loads(path.read_text()), Fault)
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-            raise BadInput(f"{path}: {error}") from None
+        fault = strict.read(path, Fault)
         if fault.kind not in KINDS:
             raise BadInput(f"{path}: kind {fault.kind!r}; one of {', '.join(KINDS)}")
         if not fault.control and fault.item not in items:
@@ -119,12 +113,7 @@ def excuses(folder: Path) -> dict[str, str]:
         BadInput: it is no table of lines of text, or has more than five.
     """
     path = folder / EXCUSED
-    try:
-        found = msgspec.convert(
-            tomllib.loads(path.read_text()) if path.exists() else {}, dict[str, str]
-        )
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {error}") from None
+    found = strict.read(path, dict[str, str]) if path.exists() else {}
     if len(found) > MOST_EXCUSED or any("\n" in why.strip() for why in found.values()):
         raise BadInput(f"{path}: more than {MOST_EXCUSED} lines; make the faults")
     return found

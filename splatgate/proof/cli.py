@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from splatgate.evidence import BadInput, to_json
+from splatgate.paths import ROOT, built_image
 from splatgate.proof.bench import Bench
 from splatgate.proof.catalogue import OF_SOURCE, Fault, excuses, lacking, load
 from splatgate.proof.report import (
@@ -24,7 +25,6 @@ from splatgate.proof.report import (
     with_mutants,
 )
 from splatgate.record import Record
-from splatgate.run import ROOT, built_image
 
 
 def main(argv: Sequence[str]) -> int:

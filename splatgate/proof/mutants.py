@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from splatgate.doors import Recorded
 from splatgate.evidence import (
     Command,
     Compression,
@@ -32,11 +31,12 @@ from splatgate.evidence import (
     Registry,
     from_json,
 )
-from splatgate.proof.cases import Case, cases, judge
+from splatgate.judge.in_process import Case, cases, judge
+from splatgate.paths import DEFAULT_SCENE
 from splatgate.proof.edit import COMMANDS, agreed, decode, encode, put
 from splatgate.proof.mutations import BAD, edits, equivalent
 from splatgate.record import Check, State
-from splatgate.run import DEFAULT_SCENE
+from splatgate.sources.recorded import Recorded
 
 T = TypeVar("T")
 LANES = ("container", "sagemaker")

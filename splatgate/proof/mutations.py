@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from splatgate.container.distribution import INDEXES
 from splatgate.container.image import LABEL_FLOOR
-from splatgate.facts import CAPABILITIES, VISIBLE
+from splatgate.evidence import strict
+from splatgate.expectations import CAPABILITIES, VISIBLE
+from splatgate.paths import ROOT
 from splatgate.proof.edit import COMMANDS, Path_, ended
-from splatgate.run import ROOT
 
 FILE = ROOT / "tests" / "equivalent.toml"
 
@@ -187,10 +185,15 @@ class Rule:
     fields: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Rules:
+    rule: tuple[Rule, ...]
+
+
 @cache
 def rules(path: Path = FILE) -> tuple[Rule, ...]:
     """The written rules."""
-    return msgspec.convert(tomllib.loads(path.read_text())["rule"], tuple[Rule, ...])
+    return strict.read(path, _Rules).rule
 
 
 @cache

@@ -14,8 +14,8 @@ from pathlib import Path
 from splatgate import checklist as checklists
 from splatgate.checklist import LANES, SECTIONS, Item
 from splatgate.evidence import write_bytes
-from splatgate.proof.cases import Case, cases
-from splatgate.run import ROOT
+from splatgate.judge.in_process import Case, cases
+from splatgate.paths import ROOT
 
 FILE = ROOT / "docs" / "checks.md"
 HEAD = """# The checks

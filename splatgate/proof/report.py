@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from splatgate import checklist as checklists
-from splatgate.outcomes import QUICK
+from splatgate.evidence.missing import QUICK
+from splatgate.paths import ROOT
 from splatgate.proof.catalogue import Fault
 from splatgate.record import Record, State
 
 #: Survivors told on standard error; the report lists all.
 TOLD = 20
-#: How many known failures and traps of the contract there are to cite.
-KNOWN, TRAPS = 50, 33
 EMPTY: Mapping[str, str] = {}
 
 
@@ -127,10 +126,17 @@ def lists(
         return re.search(rf"\b{re.escape(name)}\b", fault.origin) is not None
 
     return {
-        "K": split([f"K{n:02}" for n in range(1, KNOWN + 1)], word),
-        "traps": split([f"trap {n}" for n in range(1, TRAPS + 1)], word),
+        "K": split(anchors("known-failures.md", r"K\d\d"), word),
+        "traps": split(
+            [name.replace("-", " ") for name in anchors("sagemaker-contract.md", r"trap-\d+")], word
+        ),
         "items": split(list(checklists.load().by_id), lambda name, fault: fault.item == name),
     }
+
+
+def anchors(page: str, pattern: str) -> list[str]:
+    """What a page of docs/ gives a name to that can be cited, in its order."""
+    return re.findall(rf'<a id="({pattern})">', (ROOT / "docs" / page).read_text())
 
 
 def redundant(good: Iterable[Record], outcomes: Sequence[Outcome]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from splatgate import evidence
 from splatgate.evidence import Attempt
 from splatgate.sagemaker.assumptions import MIB
 from splatgate.sagemaker.logs import Follower, nanoseconds, read_log
-from splatgate.sagemaker.stage import LOG_LIMIT, HostFailed
+from splatgate.sagemaker.resources import LOG_LIMIT, HostFailed
 
 #: How often the engine is asked whether the container still runs (seconds).
 POLL = 0.3

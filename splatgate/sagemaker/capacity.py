@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatgate.facts import MODEL_GAUSSIAN
+from splatgate.expectations import MODEL_GAUSSIAN
 from splatgate.sagemaker.assumptions import Assumptions
 from splatgate.sagemaker.channels import files_below
 from splatgate.sagemaker.instances import MIB, Instance, limits_of

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from splatgate.evidence import Member
-from splatgate.sagemaker.stage import CARRIER_ROOT, ML, HostFailed, Stage
+from splatgate.sagemaker.resources import CARRIER_ROOT, ML, HostFailed, Stage
 
 CHUNK = 1024 * 1024
 #: No trainer needs more for a sentence; a larger file is cut.

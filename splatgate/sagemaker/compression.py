@@ -23,9 +23,9 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from splatgate.evidence import Compression, Member, ToolRun, write
-from splatgate.facts import COMPRESSOR, FORMATS, NODE, READ_BACK, VIEWER
-from splatgate.outcomes import NotVerified
-from splatgate.run import ROOT
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import COMPRESSOR, FORMATS, NODE, READ_BACK, VIEWER
+from splatgate.paths import ROOT
 from splatgate.sagemaker.guards import whole
 
 Say = Callable[[str], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from splatgate.container import sweep
 from splatgate.evidence import BadInput
 from splatgate.sagemaker.request import Channel, Request
-from splatgate.sagemaker.stage import HostFailed
+from splatgate.sagemaker.resources import HostFailed
 
 
 def check_folder(folder: Path) -> None:

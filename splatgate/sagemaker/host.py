@@ -18,13 +18,13 @@ from splatgate.sagemaker.assumptions import Assumptions, ignored
 from splatgate.sagemaker.attempt import Mishap, Terms, watch
 from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.sagemaker.collect import Files, outside, read_files
+from splatgate.sagemaker.environment import command_line, config_files
 from splatgate.sagemaker.guards import check_channels, check_folder, engine_errors, whole
 from splatgate.sagemaker.instances import INSTANCES, limits_of
 from splatgate.sagemaker.limits import applied, fit, has_gpu, size
 from splatgate.sagemaker.request import Request
+from splatgate.sagemaker.resources import NotStarted, Stage
 from splatgate.sagemaker.result import MISHAPS, ending
-from splatgate.sagemaker.stage import NotStarted, Stage
-from splatgate.sagemaker.world import command_line, config_files
 
 #: Contract 1.4: from SIGTERM to SIGKILL (seconds).
 GRACE = 120.0

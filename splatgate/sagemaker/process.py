@@ -24,12 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from splatgate.evidence import Job, Limits, LogLine, Member, Origin, write
-from splatgate.facts import GRACE
+from splatgate.expectations import GRACE
 from splatgate.sagemaker.assumptions import Assumptions
 from splatgate.sagemaker.channels import files_below, tree_hash
+from splatgate.sagemaker.environment import config_files
 from splatgate.sagemaker.request import Request
 from splatgate.sagemaker.result import ending
-from splatgate.sagemaker.world import config_files
 
 #: What a process of the machine needs to find its interpreter, its packages and its driver.
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "CUDA_HOME", "PYTHONPATH")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from splatgate.scene import accounts, archive, shown
+from splatgate.scene import archive, model_consistency, photo_consistency
 from splatgate.scene.colmap import (
     UNREADABLE,
     Array,
@@ -190,7 +190,7 @@ def _images(scene: Scene) -> Iterator[Finding]:
 
 def _accounts(scene: Scene) -> Iterator[Finding]:
     try:
-        told = list(accounts.differences(scene))
+        told = list(model_consistency.differences(scene))
     except Unsound as error:
         yield Finding(error.code, str(error))
         return
@@ -343,7 +343,7 @@ def _odd_photos(
         yield odd, Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
     if len({view.name for view in scene.views}) < len(scene.views):
         seen.clear()  # two poses of one name, which is told by that
-    if strange := shown.strangers(photos.of(scene), seen):
+    if strange := photo_consistency.strangers(photos.of(scene), seen):
         what = f"{len(strange)} of {len(seen)} photographs show something else than the model saw"
         remedy = "hand over the images that were solved, each under its own name"
         yield strange, Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
@@ -357,14 +357,14 @@ def _decoded(view: View, photos: _Photos) -> tuple[int, int]:
     with Image.open(view.photo) as image:
         size = whole(image, view).size
         # A JPEG is read to its end, several times faster, when decoded at a part of its size.
-        part = shown.LOOK / max(size)
+        part = photo_consistency.LOOK / max(size)
         image.draft("RGB", (max(int(size[0] * part), 1), max(int(size[1] * part), 1)))
         image.load()
         if not same_shape(size, view) and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
             size = (size[1], size[0])
         if same_shape(size, view) and len(view.xy):
             view = photos.views[view.name] = _counting(view, photos.masked)
-            photos.seen[view.name] = shown.brightness(upright(image, view), view)
+            photos.seen[view.name] = photo_consistency.brightness(upright(image, view), view)
     return size
 
 
@@ -430,7 +430,7 @@ def _notes(scene: Scene, photos: _Photos) -> Iterator[Finding]:
     elif below(scene.path, "masks"):
         what = "no file of it is named after a photograph (NAME.jpg.png or NAME.png)"
         yield Finding("masks", f"{scene.path}/masks: {what}; rename them")
-    stops = shown.exposures(photos.of(scene), photos.seen)
+    stops = photo_consistency.exposures(photos.of(scene), photos.seen)
     if stops and max(stops.values()) - min(stops.values()) > MAX_EXPOSURE:
         low, high = min(stops, key=stops.__getitem__), max(stops, key=stops.__getitem__)
         what = f"the same points are {stops[high] - stops[low]:.1f} stops brighter in {high} than"

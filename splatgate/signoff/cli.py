@@ -14,14 +14,14 @@ from splatgate import checklist as checklists
 from splatgate.container.distribution import Manifest
 from splatgate.container.reference import Reference, parse
 from splatgate.evidence import BadInput, Registry, to_json, write_bytes
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.record import Check, ImageFacts
-from splatgate.run import DEFAULT_SCENE, ROOT
-from splatgate.signoff import attest, decide, intake, outputs, policy
+from splatgate.signoff import attest, decide, outputs, policy, validation
 from splatgate.signoff.document import Override, Past, Signoff
-from splatgate.signoff.intake import Refusal, Taken
 from splatgate.signoff.measures import legible, measure, merge
 from splatgate.signoff.promote import NotPromoted, promote, same_image, staged
 from splatgate.signoff.store import Store
+from splatgate.signoff.validation import Refusal, Taken
 from splatgate.verdict import CONFORMANT, EXIT_FAILED, EXIT_NO_JUDGEMENT, EXIT_OK
 
 
@@ -104,7 +104,7 @@ def judge(
     """Decide, and say what was decided on: the records that count, and the staged manifest."""
     checklist = checklists.load()
     named = policy.load(Path(options.policies), options.policy, checklist)
-    given = [intake.take(intake.find(argument)) for argument in options.records]
+    given = [validation.take(validation.find(argument)) for argument in options.records]
     if len({t.sha256 for t, _ in given}) < len(given):
         raise BadInput("the same record is given twice")
     where = staged(options.image) if options.image else None
@@ -115,14 +115,14 @@ def judge(
     taken: list[Taken] = []
     for one, raw in given:
         path = Path(one.file)
-        one = replace(one, signed_by=intake.signer(path, one.sha256, trusted))
-        found = intake.refusals(one, raw, named, checklist, image.image_id)
+        one = replace(one, signed_by=validation.signer(path, one.sha256, trusted))
+        found = validation.refusals(one, raw, named, checklist, image.image_id)
         refused += found
         # What is supporting only is shown all the same, and never counted.
         if {refusal.code for refusal in found} <= {"supporting-only"}:
             taken.append(one)
     taken.sort(key=lambda one: one.process)  # what counts stands first
-    refused += intake.expired(named, options.policies)
+    refused += validation.expired(named, options.policies)
     ref, digest = _staged(taken, where, image)
     checks = catalogue()
     lines = decide.lines(decide.merge(taken, checks), named, checklist)
@@ -236,7 +236,7 @@ def release(
 
 def catalogue() -> list[Check]:
     """Every check there is, as one that nobody ran: what a record leaves out is not verified."""
-    from splatgate.proof.cases import JUDGED, cases
+    from splatgate.judge.in_process import JUDGED, cases
 
     return [replace(case.check, reason="not run") for case in cases(*JUDGED)]
 
@@ -251,8 +251,8 @@ def sign(argv: Sequence[str]) -> int:
     parser.add_argument("--key", required=True, metavar="PEM", help="private key")
     options = parser.parse_args(argv)
     key = attest.private_key(Path(options.key))
-    path = intake.find(options.record)
-    taken, _ = intake.take(path)
+    path = validation.find(options.record)
+    taken, _ = validation.take(path)
     states = {name: item.state for name, item in taken.record.items.items()}
     predicate = attest.predicate(
         [n for n, s in states.items() if s == "held"],

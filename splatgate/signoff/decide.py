@@ -21,9 +21,9 @@ from splatgate.signoff.document import (
     Unseen,
     Waived,
 )
-from splatgate.signoff.intake import Refusal, Taken
 from splatgate.signoff.measures import Measured
 from splatgate.signoff.policy import SOON_DAYS, Named
+from splatgate.signoff.validation import Refusal, Taken
 
 #: Exit status of a gate whose evidence is missing or refused.
 EXIT_MISSING = 2

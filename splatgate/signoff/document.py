@@ -8,9 +8,9 @@ from datetime import date
 from splatgate import verdict
 from splatgate.evidence import Machine
 from splatgate.record import Check, ImageFacts, State, Suite
-from splatgate.signoff.intake import Refusal
 from splatgate.signoff.measures import Measured
 from splatgate.signoff.policy import Threshold
+from splatgate.signoff.validation import Refusal
 
 SCHEMA = "splatgate/gate/1"
 

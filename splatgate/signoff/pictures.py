@@ -21,15 +21,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Picture
 
-from splatgate.doors import Recorded
 from splatgate.evidence import BadInput, Job
-from splatgate.outcomes import NotVerified
-from splatgate.provide import outputs
+from splatgate.evidence.missing import NotVerified
+from splatgate.judge.fixtures.jobs import outputs
 from splatgate.scene.colmap import Scene, View, load_scene
 from splatgate.scene.photos import load_photo, psnr
 from splatgate.scene.render import render
 from splatgate.scene.splats import check_layout, read_splats
 from splatgate.signoff.measures import legible, metrics_of, views_of
+from splatgate.sources.recorded import Recorded
 
 Say = Callable[[str], None]
 #: Views that the page shows.

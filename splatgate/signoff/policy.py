@@ -7,17 +7,14 @@ hash of the file as it stood.
 from __future__ import annotations
 
 import hashlib
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from splatgate.checklist import LANES, Checklist
-from splatgate.evidence import BadInput
-from splatgate.run import ROOT
+from splatgate.container.budget import Budget
+from splatgate.evidence import BadInput, strict
+from splatgate.paths import ROOT
 from splatgate.signoff.measures import MEASURES
 
 FILE = ROOT / "policy.toml"
@@ -72,14 +69,6 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What an image may have at most: bytes unpacked, and layers with content."""
-
-    bytes: int
-    layers: int
-
-
-@dataclass(frozen=True)
 class _File:
     schema: int
     policy: dict[str, Policy]
@@ -110,51 +99,19 @@ def load(path: Path, name: str, checklist: Checklist) -> Named:
     Raises:
         BadInput: broken TOML, no policy of that name, or words that nothing knows.
     """
-    data, raw, found = _read(path)
+    found = _read(path)
     if name not in found.policy:
         raise BadInput(f"{path}: no policy {name!r}; one of {', '.join(found.policy)}")
     policy = found.policy[name]
-    _known(f"{path}: policy {name}", raw["policy"][name], Policy)
     _check(f"{path}: policy {name}", policy, checklist)
-    named = Named(name, hashlib.sha256(data).hexdigest(), policy)
+    named = Named(name, hashlib.sha256(path.read_bytes()).hexdigest(), policy)
     if not named.cells(checklist):
         raise BadInput(f"{path}: policy {name}: requires nothing: no item of it needs its lanes")
     return named
 
 
-def budget(path: Path = FILE) -> Budget:
-    """The budget that every image is held to.
-
-    Raises:
-        BadInput: broken TOML, or no budget in it.
-    """
-    _, raw, found = _read(path)
-    if found.budget is None:
-        raise BadInput(f"{path}: no [budget] with bytes and layers")
-    _known(f"{path}: budget", raw["budget"], Budget)
-    return found.budget
-
-
-def _read(path: Path) -> tuple[bytes, dict[str, Any], _File]:
-    try:
-        data = path.read_bytes()
-        raw = tomllib.loads(data.decode())
-        return data, raw, msgspec.convert(raw, _File)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; give --policies FILE") from None
-    except (ValueError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {error}") from None
-
-
-def _known(where: str, table: dict[str, Any], kind: type) -> None:
-    """Refuse fields that nothing reads: a misspelt `max_age_days` would bound nothing."""
-    known = {field.name for field in fields(kind)}
-    if unknown := set(table) - known:
-        words = ", ".join(sorted(unknown))
-        raise BadInput(f"{where}: unknown field {words}; one of {', '.join(sorted(known))}")
-    for name, of in (("waiver", Waiver), ("threshold", Threshold)):
-        for entry in table.get(name, ()):
-            _known(f"{where}: {name}", entry, of)
+def _read(path: Path) -> _File:
+    return strict.read(path, _File, hint="; --policies names the file")
 
 
 def _check(where: str, policy: Policy, checklist: Checklist) -> None:

@@ -10,7 +10,7 @@ from splatgate.container import engine
 from splatgate.container import image as images
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput
-from splatgate.run import built_image
+from splatgate.paths import built_image
 from splatgate.signoff.promote import same_image, staged
 
 #: Seconds between two lines of progress.

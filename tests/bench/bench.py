@@ -22,9 +22,9 @@ from statistics import median
 from time import monotonic
 
 from splatgate.evidence import BadInput, read
-from splatgate.proof.cases import cases
+from splatgate.judge.in_process import cases
+from splatgate.paths import ROOT, built_image
 from splatgate.record import Record, State
-from splatgate.run import ROOT, built_image
 
 LANE_SECONDS, NINE_RATIO, FACT_RATIO = 30.0, 1.0, 0.25
 CONFIG = Path(__file__).with_name("structure.yaml")

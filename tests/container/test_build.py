@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from splatgate.container import cleanlog, dockerfile
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
 
 #: hadolint's rule on the platform of FROM, which is a line of its own on the checklist.
 PLATFORM_RULE = "DL3029"

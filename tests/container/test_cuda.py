@@ -15,7 +15,7 @@ from splatgate.container.cuda import (
     satisfied,
 )
 from splatgate.container.image import LABEL_FLOOR
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
 
 
 @pytest.mark.runtime_cuda

@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
 
 
 @pytest.mark.runtime_dependencies

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from splatgate.container.running import entry_script
-from splatgate.facts import NEVER_STARTED, USAGE
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import NEVER_STARTED, USAGE
 
 #: How a program of machine code begins.
 ELF = "\x7fELF"

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from splatgate.facts import MANIFESTS, MOVING_TAGS
-from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
+from splatgate.expectations import MANIFESTS, MOVING_TAGS
 
 
 @pytest.mark.build_pushed

@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from splatgate.facts import WRITABLE
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import WRITABLE
 
 #: What a program says whose limit or mount is not the one that it was tried with.
 DENIED = re.compile(

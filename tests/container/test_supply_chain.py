@@ -8,7 +8,8 @@ from packaging.utils import canonicalize_name
 from splatgate.container import dockerfile, secrets
 from splatgate.container.lock import allows
 from splatgate.container.sbom import listed
-from splatgate.facts import (
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import (
     CACHE_BUDGET,
     OCI,
     OCI_LABELS,
@@ -17,7 +18,6 @@ from splatgate.facts import (
     PUBLISHED,
     SETUID,
 )
-from splatgate.outcomes import NotVerified
 
 #: What the OCI schema says of a value, where it says more than "text".
 FORMS = {

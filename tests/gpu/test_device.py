@@ -5,9 +5,9 @@ import re
 import pytest
 
 from splatgate.container.cuda import MINIMUM_DRIVER
-from splatgate.facts import GPU_LEFT, PROMPT
-from splatgate.gpu import TRAINS
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import GPU_LEFT, PROMPT
+from splatgate.judge.fixtures.gpu import TRAINS
 
 
 @pytest.mark.sagemaker_gpu_access

@@ -6,7 +6,7 @@ Gaussian is a needle: there the bound is twice what autograd through gsplat is o
 
 import pytest
 
-from splatgate.facts import GRADIENT_TOLERANCE, IMAGE_TOLERANCE, UPDATE_TOLERANCE
+from splatgate.expectations import GRADIENT_TOLERANCE, IMAGE_TOLERANCE, UPDATE_TOLERANCE
 
 
 def beyond(kernels, errors, tolerance):

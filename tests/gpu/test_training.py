@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from splatgate.facts import GRACE, PSNR_MARGIN, PSNR_TOLERANCE, RAN_OUT, RECKONED
-from splatgate.gpu import TRAINS, floor
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import GRACE, PSNR_MARGIN, PSNR_TOLERANCE, RAN_OUT, RECKONED
+from splatgate.judge.fixtures.gpu import TRAINS, floor
 from splatgate.scene.splats import check_layout, check_logits
 
 SCENES = pytest.mark.parametrize("scene", ["scene", "banana"])

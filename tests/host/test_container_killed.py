@@ -14,8 +14,8 @@ import pytest
 
 from splatgate.container import engine, sweep
 from splatgate.evidence import read
+from splatgate.paths import ROOT
 from splatgate.record import Record, State
-from splatgate.run import ROOT
 
 IMAGE = os.environ.get("SPLATGATE_KILLED_IMAGE")
 #: Seconds within which the container lane has seen everything, on two busy cores.

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from splatgate.container import sweep
-from splatgate.facts import REFUSED_VALUES, UNSOUND
-from splatgate.run import ROOT
+from splatgate.expectations import REFUSED_VALUES, UNSOUND
+from splatgate.paths import ROOT
 
 SUBJECT = """
 schema = 1

@@ -14,7 +14,7 @@ import pytest
 
 from splatgate.container import sweep
 from splatgate.evidence import BadInput, Job
-from splatgate.sagemaker.stage import HostFailed
+from splatgate.sagemaker.resources import HostFailed
 
 Run = Callable[..., Job]
 Ask = Callable[..., Any]

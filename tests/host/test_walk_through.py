@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 GOOD = "splatgate/3dgs-trainer:dev"
 TAGS = ("trainer:fixed", "trainer:broken")

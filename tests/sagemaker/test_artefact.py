@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from splatgate.facts import (
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import (
     FAR,
     FAR_TIMES,
     MOVED,
@@ -14,8 +15,7 @@ from splatgate.facts import (
     PSNR_TOLERANCE,
     SSIM_TOLERANCE,
 )
-from splatgate.outcomes import NotVerified
-from splatgate.provide import PLY, TRAINS, model_file
+from splatgate.judge.fixtures.jobs import PLY, TRAINS, model_file
 from splatgate.sagemaker.result import values
 from splatgate.scene.splats import check_layout, check_logits
 

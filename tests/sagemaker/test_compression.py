@@ -2,9 +2,9 @@
 
 import pytest
 
-from splatgate.facts import COMPRESSION_LOSS, FORMATS
-from splatgate.outcomes import NotVerified
-from splatgate.provide import COMPRESSES, PLY
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import COMPRESSION_LOSS, FORMATS
+from splatgate.judge.fixtures.jobs import COMPRESSES, PLY
 
 
 @pytest.mark.production_compression

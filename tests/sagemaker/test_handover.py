@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from splatgate.doors import JobSpec
-from splatgate.facts import FAILURE_LIMIT, UNSOUND
-from splatgate.provide import TRAINS, spec
+from splatgate.expectations import FAILURE_LIMIT, UNSOUND
+from splatgate.judge.fixtures.jobs import TRAINS, spec
+from splatgate.sources.recorded import JobSpec
 
 
 @pytest.mark.sagemaker_input

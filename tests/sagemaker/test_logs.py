@@ -3,8 +3,8 @@
 import pytest
 
 from splatgate.container.secrets import SHAPES
-from splatgate.facts import CANARY, FIRST_LINE
-from splatgate.provide import TRAINS
+from splatgate.expectations import CANARY, FIRST_LINE
+from splatgate.judge.fixtures.jobs import TRAINS
 from splatgate.sagemaker.result import metric_points
 
 

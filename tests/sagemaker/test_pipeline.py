@@ -9,11 +9,11 @@ import re
 
 import pytest
 
-from splatgate.doors import JobSpec
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.evidence.missing import Blocked, NotVerified
+from splatgate.judge.fixtures.jobs import PLY, TRAINS
 from splatgate.pipeline.contracts import lacks
-from splatgate.provide import PLY, TRAINS
 from splatgate.sagemaker.result import same_value
+from splatgate.sources.recorded import JobSpec
 
 VALID = "test_definition_is_valid"
 

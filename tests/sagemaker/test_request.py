@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from splatgate.facts import (
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import (
     CAPABILITIES,
     EFFECTS,
     HIDING,
@@ -17,8 +18,7 @@ from splatgate.facts import (
     VISIBLE,
     VISIBLE_GPUS,
 )
-from splatgate.outcomes import NotVerified
-from splatgate.provide import TRAINS, model_file, spec
+from splatgate.judge.fixtures.jobs import TRAINS, model_file, spec
 from splatgate.sagemaker.result import same_value, values
 from splatgate.scene.splats import check_layout, read_splats
 

@@ -4,7 +4,8 @@ import pytest
 
 from splatgate.container.cuda import MINIMUM_DRIVER, branch
 from splatgate.container.image import LABEL_FLOOR
-from splatgate.facts import (
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import (
     CAPACITIES,
     HOST_DRIVER,
     HOST_DRIVER_SEEN,
@@ -12,7 +13,6 @@ from splatgate.facts import (
     MODEL_GAUSSIAN,
     TRANSFER,
 )
-from splatgate.outcomes import NotVerified
 from splatgate.sagemaker.capacity import needs, parameter, size_of
 from splatgate.sagemaker.instances import INSTANCES, Instance
 from splatgate.sagemaker.validate import validate

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from splatgate.facts import GRACE, KILLED, POLL, STOPS
-from splatgate.outcomes import Blocked, NotVerified
-from splatgate.provide import TRAINS, model_file, spec
+from splatgate.evidence.missing import Blocked, NotVerified
+from splatgate.expectations import GRACE, KILLED, POLL, STOPS
+from splatgate.judge.fixtures.jobs import TRAINS, model_file, spec
 from splatgate.sagemaker.result import values
 from splatgate.scene.splats import check_layout
 
@@ -108,7 +108,7 @@ def test_foreign_checkpoint_is_not_resumed(stopped, brief, run_job, profile):
 
     A new job on an old S3Uri silently goes on from there (contract 1.5, trap 27).
     """
-    from splatgate.provide import stop_spec
+    from splatgate.judge.fixtures.jobs import stop_spec
 
     if not profile.outputs.checkpoints:
         raise NotVerified("the subject profile says that this trainer keeps no checkpoints")

@@ -22,8 +22,8 @@ import pytest
 
 from splatgate.container import base, engine
 from splatgate.evidence import read
+from splatgate.paths import ROOT
 from splatgate.record import Record, State
-from splatgate.run import ROOT
 
 HERE = Path(__file__).parent
 NAMES = sorted(path.parent.name for path in HERE.glob("*/expected.toml"))

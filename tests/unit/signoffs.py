@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from splatgate import verdict
 from splatgate.checklist import load
 from splatgate.evidence import Header, Job, Machine, Origin, read, write
+from splatgate.paths import ROOT
 from splatgate.record import ImageFacts, Record, State, fingerprint, sealed
-from splatgate.run import ROOT
 from splatgate.signoff import cli
 
 GOOD = ROOT / "tests" / "evidence" / "good"

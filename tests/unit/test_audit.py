@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from splatgate.container import audit
-from splatgate.container.audit import Event
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.sagemaker import audit
+from splatgate.sagemaker.audit import Event
 
 
 @pytest.fixture

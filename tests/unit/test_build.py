@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from splatgate import evidence
-from splatgate.container import base, build, buildlog, sources
+from splatgate.container import base, build, buildlog, provenance
 from splatgate.container.base import Base
 from splatgate.container.build import BuildRecord, Options
 from splatgate.container.engine import Builder, EngineError
@@ -51,9 +51,9 @@ def record(**changes):
 
 
 def test_context_hash_is_the_same_for_the_same_content(context):
-    before = sources.context_sha256(context)
+    before = provenance.context_sha256(context)
     (context / "trainer" / "a.py").write_text("a = 1\n")
-    assert sources.context_sha256(context) == before
+    assert provenance.context_sha256(context) == before
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,21 @@ def test_context_hash_is_the_same_for_the_same_content(context):
     ],
 )
 def test_context_hash_changes_with_what_the_builder_gets(context, spoil):
-    before = sources.context_sha256(context)
+    before = provenance.context_sha256(context)
     spoil(context)
-    assert sources.context_sha256(context) != before
+    assert provenance.context_sha256(context) != before
 
 
 @pytest.mark.parametrize("name", ["notes.md", "trainer/a.pyc", "new.txt"])
 def test_context_hash_does_not_see_what_is_ignored(context, name):
-    before = sources.context_sha256(context)
+    before = provenance.context_sha256(context)
     (context / name).write_text("changed")
-    assert sources.context_sha256(context) == before
+    assert provenance.context_sha256(context) == before
 
 
 def test_no_dockerfile_is_refused(tmp_path):
     with pytest.raises(EngineError, match="holds no Dockerfile"):
-        sources.context_sha256(tmp_path)
+        provenance.context_sha256(tmp_path)
 
 
 @pytest.mark.parametrize("word", ["<<", "--link"])

@@ -10,7 +10,7 @@ import pytest
 
 from splatgate import checklist as checklists
 from splatgate.evidence import BadInput
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 #: The guide's checklist, word for word.
 GUIDE = """\
@@ -39,7 +39,7 @@ def collected():
         "import pytest, json, sys\n"
         "class P:\n"
         "    def pytest_collection_finish(self, session):\n"
-        "        from splatgate.plugin import CHECK\n"
+        "        from splatgate.judge.plugin import CHECK\n"
         "        rows = [(c.lane, c.item, c.name, c.needs) for c in\n"
         "                (i.stash[CHECK] for i in session.items) if c.level == 'must']\n"
         "        print('ROWS', json.dumps(rows))\n"
@@ -86,13 +86,13 @@ def test_needs_form_no_circle(collected):
 
 
 def test_fixtures_name_checks_that_exist(collected):
-    from splatgate import provide
+    from splatgate.judge.fixtures.jobs import COMPRESSES, PLY, TRAINS
 
-    text = (ROOT / "splatgate" / "live.py").read_text()
+    text = (ROOT / "splatgate" / "sources" / "docker.py").read_text()
     blocking = {
-        provide.TRAINS,
-        provide.PLY,
-        provide.COMPRESSES,
+        TRAINS,
+        PLY,
+        COMPRESSES,
         *re.findall(r'Blocked\(\s*"(\w+)"', text),
     }
     assert blocking <= {name for _, _, name, _ in collected}

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatgate.container.cleanlog import ERROR, KNOWN, WARNING, findings, ran, severity
-from splatgate.container.provide import build
-from splatgate.doors import Recorded
 from splatgate.evidence import Header, Machine, write
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.judge.fixtures.image import build
+from splatgate.sources.recorded import Recorded
 
 #: Lines that real builds print, and what they are.
 SAID = {

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from splatgate.doors import JobSpec, Recorded
 from splatgate.evidence import BadInput, Header, Job, Limits, Machine, Member, write, write_bytes
 from splatgate.sagemaker.result import contradictions, ending
+from splatgate.sources.recorded import JobSpec, Recorded
 
 SPEC = JobSpec("smoke", {"max_iterations": "1"})
 

@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from splatgate.doors import Recorded
 from splatgate.evidence import Compression, ToolRun, write
-from splatgate.facts import COMPRESSOR, FORMATS, READ_BACK
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.expectations import COMPRESSOR, FORMATS, READ_BACK
 from splatgate.sagemaker import compression
+from splatgate.sources.recorded import Recorded
 
 from .test_splats import make_splats
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from splatgate.diagnose import shapes
 from splatgate.diagnose.bundle import load
 from splatgate.diagnose.explain import explain
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 from tests.unit import strangers
 from tests.unit.bundles import TABLE, write
 

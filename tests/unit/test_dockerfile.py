@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatgate.container import cleanlog, dockerfile
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import pytest
 
 from splatgate import verdict
 from splatgate.evidence import BadInput, Job, read
-from splatgate.outcomes import QUICK
-from splatgate.proof import bench, cases, catalogue, cli, report
+from splatgate.evidence.missing import QUICK
+from splatgate.judge import in_process
+from splatgate.paths import DEFAULT_SCENE, ROOT
+from splatgate.proof import bench, catalogue, cli, report
 from splatgate.proof.edit import Edit
 from splatgate.record import Check, Record, State
-from splatgate.run import DEFAULT_SCENE, ROOT
 
 from .test_verdict import CHECKLIST, record
 
@@ -219,7 +220,7 @@ def test_an_edit_that_edits_nothing_is_refused(tmp_path, change, said):
 
 
 def test_evidence_is_judged_in_this_process_as_the_verb_does(tmp_path):
-    found = cases.judged(bench.RECORDED, DEFAULT_SCENE)
+    found = in_process.judged(bench.RECORDED, DEFAULT_SCENE)
     told = read(bench.RECORDED / "record.json", Record)
     assert {c.name for c in told.checks} <= {c.name for c in found.checks}
     assert all(c.item and c.needs is not None for c in found.checks)

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from splatgate import device, gpu
-from splatgate.doors import Recorded
 from splatgate.evidence import Header, Job, Limits, LogLine, Machine, Origin, Use, read, write
+from splatgate.judge.fixtures import gpu
+from splatgate.judge.in_process import judged
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.proof import catalogue, report
 from splatgate.proof.bench import remember
-from splatgate.proof.cases import judged
 from splatgate.record import Record, State
-from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker import process
 from splatgate.sagemaker.channels import tree_hash
 from splatgate.sagemaker.request import smoke_request
 from splatgate.sagemaker.result import ending
 from splatgate.scene.splats import write_splats
 from splatgate.scene.truth import SplatsVerdict
+from splatgate.sources import process as device
+from splatgate.sources.recorded import Recorded
 
 from .test_splats import make_splats
 

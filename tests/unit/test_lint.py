@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from splatgate.container import lint, provide
+from splatgate.container import lint
 from splatgate.container.backends import NotRecorded
-from splatgate.doors import Recorded
 from splatgate.evidence import Lint, Remark, write
-from splatgate.outcomes import CannotLook, NotVerified
-from splatgate.run import ROOT
+from splatgate.evidence.missing import CannotLook, NotVerified
+from splatgate.judge.fixtures import image as provide
+from splatgate.paths import ROOT
+from splatgate.sources.recorded import Recorded
 
 needs_hadolint = pytest.mark.skipif(lint.program() is None, reason="no hadolint here")
 

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from splatgate.doors import Recorded
 from splatgate.evidence import read
-from splatgate.outcomes import Blocked, NotVerified
+from splatgate.evidence.missing import Blocked, NotVerified
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.proof import edit, mutants, mutations, report
 from splatgate.proof.mutants import Bench
 from splatgate.record import Check, Record, State
-from splatgate.run import DEFAULT_SCENE, ROOT
+from splatgate.sources.recorded import Recorded
 
 GOOD = ROOT / "tests" / "evidence" / "good"
 #: Edits that no check notices yet, as (field, mutation). May only shrink.

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from splatgate.evidence import Answer, BadInput, Pipeline, Served
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.pipeline import contracts, roles, source
 from splatgate.pipeline.cli import main
 from splatgate.pipeline.definition import call_of, parse
 from splatgate.pipeline.judge import judge
-from splatgate.run import DEFAULT_SCENE, ROOT
 from splatgate.scene.judge import judge_scene
 
 MACHINES = ROOT / "tests" / "machines"

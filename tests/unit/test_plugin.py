@@ -7,10 +7,10 @@ import types
 import pytest
 
 from splatgate.container.backends import LookFailed, NotRecorded
-from splatgate.outcomes import Blocked, CannotLook, NotVerified
-from splatgate.plugin import outcome
+from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
+from splatgate.judge.plugin import outcome
+from splatgate.paths import ROOT
 from splatgate.record import Check, State
-from splatgate.run import ROOT
 
 CHECK = Check(node="t", item="runtime.cuda", level="must", lane="container")
 

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 FILES = sorted((ROOT / "splatgate" / "container").glob("probe*/*.py")) or sorted(
     (ROOT / "splatgate" / "container").glob("probe*.py")

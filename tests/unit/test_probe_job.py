@@ -20,8 +20,8 @@ from moto.sagemaker.models import sagemaker_backends
 
 from splatgate import cli as verbs
 from splatgate.evidence import BadInput
+from splatgate.paths import ROOT
 from splatgate.probing import account, asked, cli, points
-from splatgate.run import ROOT
 from splatgate.sagemaker.assumptions import Assumptions
 from splatgate.sagemaker.validate import validate
 

@@ -3,8 +3,8 @@
 import inspect
 
 from splatgate.checklist import LANES
+from splatgate.judge.in_process import cases
 from splatgate.proof import published
-from splatgate.proof.cases import cases
 
 
 def test_the_catalogue_is_in_step_with_the_docstrings():

@@ -10,8 +10,8 @@ import pytest
 
 from splatgate.container.sweep import controller
 from splatgate.evidence import read
+from splatgate.paths import ROOT
 from splatgate.record import Record
-from splatgate.run import ROOT
 
 GOOD = ROOT / "tests" / "evidence" / "good"
 

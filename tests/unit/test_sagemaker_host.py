@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from splatgate.container import sweep
 from splatgate.evidence import Limits, LogLine
 from splatgate.sagemaker.assumptions import GIB, MIB, Assumptions
+from splatgate.sagemaker.environment import command_line, config_files
 from splatgate.sagemaker.instances import INSTANCES, limits_of
 from splatgate.sagemaker.limits import fit, has_gpu
 from splatgate.sagemaker.logs import log_lines, nanoseconds
 from splatgate.sagemaker.request import Metric, smoke_request
+from splatgate.sagemaker.resources import HostFailed, NotStarted, _not_started
 from splatgate.sagemaker.result import ending, failure_reason, log_stream, metric_points
-from splatgate.sagemaker.stage import HostFailed, NotStarted, _not_started
-from splatgate.sagemaker.world import command_line, config_files
 
 # Instances and limits
 

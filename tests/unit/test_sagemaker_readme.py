@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 from splatgate.sagemaker.assumptions import Assumptions
 
 README = ROOT / "splatgate" / "sagemaker" / "README.md"

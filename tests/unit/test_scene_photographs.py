@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from splatgate.sagemaker.variants import as_text
 from splatgate.scene.judge import judge_scene
-from splatgate.scene.variants import as_text
 
 SCENES = Path(__file__).parents[1] / "scenes"
 

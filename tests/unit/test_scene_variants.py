@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from splatgate.evidence import BadInput
-from splatgate.run import DEFAULT_SCENE
-from splatgate.scene import variants
+from splatgate.paths import DEFAULT_SCENE
+from splatgate.sagemaker import variants
 from splatgate.scene.colmap import load_scene
 from splatgate.scene.judge import judge_scene
 

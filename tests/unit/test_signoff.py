@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatgate import checklist
+from splatgate.container.budget import budget
 from splatgate.evidence import BadInput, Header, Machine, read, write
 from splatgate.record import Record, State
-from splatgate.signoff import attest, cli, intake, policy
+from splatgate.signoff import attest, cli, policy, validation
 from tests.unit.signoffs import (
     DIGEST,
     PAST,
@@ -221,7 +222,7 @@ def test_a_threshold_decides(run, rules, tmp_path, capsys):
         ({"lanes": []}, "no lanes"),
         ({"items": ["runtime.cuda"], "lanes": ["sagemaker"]}, "requires nothing"),
         ({"signed": True}, "needs keys"),
-        ({"max_age": 3}, "unknown field max_age"),
+        ({"max_age": 3}, "max_age: unknown key; did you mean max_age_days"),
         (
             {
                 "waiver": [
@@ -248,7 +249,7 @@ def test_the_policies_of_the_repository_are_sound():
     [
         ("", "no .budget."),
         ("[budget]\nbytes = 1", "layers"),
-        ("[budget]\nbytes = 1\nlayers = 2\nlayer = 3", "unknown field layer"),
+        ("[budget]\nbytes = 1\nlayers = 2\nlayer = 3", "layer: unknown key"),
     ],
     ids=["none", "half", "misspelt"],
 )
@@ -256,15 +257,15 @@ def test_a_budget_that_bounds_nothing_is_refused(tmp_path, text, said):
     path = tmp_path / "policy.toml"
     path.write_text(f"schema = 1\n[policy]\n{text}\n")
     with pytest.raises(BadInput, match=said):
-        policy.budget(path)
+        budget(path)
 
 
 def test_what_is_no_record_is_one_line(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps({"schema": "other"}))
     with pytest.raises(BadInput, match="record it anew"):
-        intake.take(intake.find(str(tmp_path)))
+        validation.take(validation.find(str(tmp_path)))
     with pytest.raises(BadInput, match=r"no record\.json"):
-        intake.find(str(tmp_path / "none"))
+        validation.find(str(tmp_path / "none"))
 
 
 def test_every_form_of_the_sign_off_tells_the_same(run, rules, tmp_path, capsys, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from splatgate.container import lock, sbom, secrets
 from splatgate.container.probe import walk
 from splatgate.evidence import Distribution, Facts, Image, Package
-from splatgate.facts import OCI
+from splatgate.expectations import OCI
 
 SECRET = {
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",

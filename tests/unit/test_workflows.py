@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from splatgate.cli import VERBS
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 #: Scopes of the token that may be written, and by which workflows.

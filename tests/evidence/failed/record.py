@@ -23,7 +23,7 @@ from typing import Any
 
 from splatgate.container import engine, sweep
 from splatgate.evidence import Limits
-from splatgate.run import DEFAULT_SCENE, ROOT
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker.host import TrainingHost
 from splatgate.sagemaker.request import parse, smoke_request
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from splatgate.sagemaker.variants import as_text
 from splatgate.scene.colmap import load_scene
-from splatgate.scene.variants import as_text
 
 scene = Path(sys.argv[1])
 views = {view.name: view for view in load_scene(scene).views}

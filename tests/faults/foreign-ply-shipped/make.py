@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splatgate.run import DEFAULT_SCENE, ROOT
+from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.scene.colmap import load_scene
 from splatgate.scene.splats import write_splats
 from splatgate.scene.truth import points_as_splats

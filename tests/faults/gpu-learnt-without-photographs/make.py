@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 from splatgate.sagemaker.channels import tree_hash
 
 evidence = Path(sys.argv[1])

@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from splatgate.facts import RAN_OUT
+from splatgate.expectations import RAN_OUT
 
 for path in Path(sys.argv[1]).glob("jobs/gpu-short-*/job.json"):
     job = json.loads(path.read_text())

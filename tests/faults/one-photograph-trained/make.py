@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splatgate.run import DEFAULT_SCENE
+from splatgate.paths import DEFAULT_SCENE
 from splatgate.scene.colmap import load_scene
 from splatgate.scene.photos import load_photo
 from splatgate.scene.splats import SH_C0, Splats, write_splats

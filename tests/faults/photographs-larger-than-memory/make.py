@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from splatgate.evidence import Facts, read
-from splatgate.scene.variants import as_text
+from splatgate.sagemaker.variants import as_text
 
 scene = Path(sys.argv[1])
 model = as_text(scene)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from splatgate.run import ROOT
+from splatgate.paths import ROOT
 
 others = sorted((ROOT / "tests" / "scenes" / "banana" / "images").iterdir())
 for number, path in enumerate(sorted((Path(sys.argv[1]) / "images").iterdir())):

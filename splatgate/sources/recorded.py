@@ -1,6 +1,4 @@
-"""The two doors to evidence. ``Recorded`` reads a folder; ``splatgate.live.Live`` fills the folder
-first.
-"""
+"""The recorded evidence source: reads a folder. Every other source fills such a folder first."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ from splatgate.evidence import (
     Use,
     read,
 )
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
 
 T = TypeVar("T")
 NOT_PUSHED = (
@@ -52,7 +50,7 @@ class JobSpec:
     name: str
     hyperparameters: dict[str, str] = field(default_factory=dict)
     #: What the training channel holds: the ``scene``, or a variant of it by its name
-    #: (``splatgate.scene.variants``).
+    #: (``splatgate.sagemaker.variants``).
     data: str = "scene"
     environment: dict[str, str] = field(default_factory=dict)
     #: ContainerEntrypoint and ContainerArguments, where the request has them.
@@ -232,7 +230,7 @@ class Recorded:
         Raises:
             NotVerified: it is not at hand.
         """
-        from splatgate.run import ROOT
+        from splatgate.paths import ROOT
         from splatgate.sagemaker.channels import tree_hash
 
         given = job.channels["training"]

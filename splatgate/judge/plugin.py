@@ -18,15 +18,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from splatgate import baseline, options, session, summary, verdict
+from splatgate import baseline, summary, verdict
 from splatgate import checklist as checklists
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container import sweep
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import BadInput, Header, Origin, read, write
-from splatgate.outcomes import Blocked, CannotLook, NotVerified
+from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
+from splatgate.judge import options, session
+from splatgate.paths import ROOT
 from splatgate.record import Check, Record, State, fingerprint, sealed
-from splatgate.run import ROOT, RUNS, Run
+from splatgate.sources.run import RUNS, Run
 
 CHECK = pytest.StashKey[Check]()
 #: What pytest is told is a skip: neither a pass nor a verdict.

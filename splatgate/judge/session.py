@@ -12,13 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from splatgate import doors
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
-from splatgate.device import SOURCE, Process
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
+from splatgate.paths import ROOT
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
-from splatgate.run import ROOT, Run
+from splatgate.sources import recorded as doors
+from splatgate.sources.process import SOURCE, Process
+from splatgate.sources.run import Run
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,6 @@ def _door(run: Run, say: Any) -> doors.Recorded:
     if run.door == "process":
         return Process(run, say)
     # The live door needs the docker SDK, which a GPU machine may lack.
-    from splatgate.live import Live
+    from splatgate.sources.docker import Live
 
     return Live(run, say)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splatgate.container import sweep
+from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 
 if TYPE_CHECKING:
     import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 #: Name of a file in the evidence, and the option by which it is given.
 GIVEN = {
     "build.log": "--build-log",
@@ -30,7 +30,6 @@ GIVEN = {
 }
 #: Folder of the runs under way, below the output's.
 RUNS = "runs"
-DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,3 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "timings.jsonl").open("a") as file:
                 file.write(json.dumps({name: round(monotonic() - started, 1)}) + "\n")
-
-
-def built_image() -> str | None:
-    """Id of the image that ``make image`` built here."""
-    path = ROOT / "build" / "image" / "build.json"
-    try:
-        return str(json.loads(path.read_text())["image_id"])
-    except (OSError, ValueError, KeyError):
-        return None

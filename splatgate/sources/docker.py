@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from splatgate import device, subject
-from splatgate.container import engine, layers, lint, running, sbom, sources, sweep
+from splatgate import subject
+from splatgate.container import engine, layers, lint, provenance, running, sbom, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
-from splatgate.doors import NOT_PUSHED, JobSpec, Recorded, stop_when
 from splatgate.evidence import (
     BadInput,
     Command,
@@ -41,12 +40,14 @@ from splatgate.evidence import (
     write,
     write_bytes,
 )
-from splatgate.outcomes import QUICK, Blocked, CannotLook, NotVerified
-from splatgate.run import ROOT
+from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
+from splatgate.paths import ROOT
 from splatgate.sagemaker.limits import has_gpu
+from splatgate.sources import process as device
+from splatgate.sources.recorded import NOT_PUSHED, JobSpec, Recorded, stop_when
 
 if TYPE_CHECKING:
-    from splatgate.run import Run
+    from splatgate.sources.run import Run
 
 
 #: What is known of layers, by digest.
@@ -111,7 +112,7 @@ class Live(Recorded):
             shutil.copyfile(log, self.folder / "build.log")
         # The locks beside the Dockerfile are this image's only while nothing there has changed.
         context = ROOT / "image"
-        if record.get("context_sha256") == sources.context_sha256(context):
+        if record.get("context_sha256") == provenance.context_sha256(context):
             shutil.copyfile(context / "Dockerfile", self.folder / "Dockerfile")
             for lock in sorted((context / "requirements").glob("*.txt")):
                 write_bytes(self.folder / "lock" / lock.name, lock.read_bytes())
@@ -169,7 +170,9 @@ class Live(Recorded):
                 given = self.folder / "subject.toml"
                 profile = subject.parse(given.read_text(), str(given)) if given.exists() else None
                 with self.run.timed("probe"):
-                    seen = running.probe(container, self.image(), profile)
+                    seen = running.probe(
+                        container, self.image(), profile.entry_script if profile else None
+                    )
                 write(self.folder / "sbom.cdx.json", sbom.cyclonedx(self.image(), seen))
                 write(path, seen)
         return super().facts()
@@ -346,7 +349,7 @@ class Live(Recorded):
         """What the training channel of a job holds."""
         if spec.data == "scene" or spec.data in device.SCENES:
             return device.channel(spec.data, self.scene_path)
-        from splatgate.scene import variants
+        from splatgate.sagemaker import variants
 
         folder = self.folder / "channels" / spec.data
         with self.lock(f"channels.{spec.data}"):

@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from splatgate.doors import JobSpec, Recorded, stop_when
 from splatgate.evidence import BadInput, Header, Job, Machine, Use, write
-from splatgate.gpu import mebibytes, report
-from splatgate.outcomes import NotVerified
-from splatgate.run import ROOT
-from splatgate.sagemaker import process
+from splatgate.evidence.gpu import mebibytes, report
+from splatgate.evidence.missing import NotVerified
+from splatgate.paths import ROOT
+from splatgate.sagemaker import process, variants
 from splatgate.sagemaker.channels import files_below, tree_hash
-from splatgate.scene import variants
+from splatgate.sources.recorded import JobSpec, Recorded, stop_when
 
 if TYPE_CHECKING:
-    from splatgate.run import Run
+    from splatgate.sources.run import Run
 
 
 #: What nvidia-smi is asked about a GPU, in the order of ``Machine.gpu``.

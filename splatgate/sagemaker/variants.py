@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from splatgate.container import audit
 from splatgate.evidence import BadInput
+from splatgate.sagemaker import audit
 from splatgate.scene.colmap import read_scene
 from splatgate.scene.colmap_files import PARTS, open_files
 

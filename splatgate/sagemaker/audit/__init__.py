@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from splatgate.container.audit.hook import MARK
-from splatgate.outcomes import NotVerified
+from splatgate.evidence.missing import NotVerified
+from splatgate.sagemaker.audit.hook import MARK
 
 HOOK = Path(__file__).with_name("hook.py")
 #: Folder of the training channel that holds the hook, and makes the interpreter find it.

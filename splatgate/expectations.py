@@ -99,8 +99,8 @@ EFFECTS = ("iterations", "gaussians", "image_size", "sh_degree")
 REFUSED_VALUES = ("out-of-range", "contradiction")
 #: Moments at which a job is stopped, beside the middle of training.
 STOPS = ("start", "loading", "checkpoint", "export")
-#: Variant of a scene (`splatgate.scene.variants`) → classes of `[errors]` in a subject profile that
-#: name its cause, and words that do where the profile has no such class.
+#: Variant of a scene (`splatgate.sagemaker.variants`) → classes of `[errors]` in a subject profile
+#: that name its cause, and words that do where the profile has no such class.
 UNSOUND = {
     "no-model": (("scene_layout",), "sparse|colmap|model"),
     "no-photos": (("scene_layout", "scene_images"), "image|photo"),

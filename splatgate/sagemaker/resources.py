@@ -14,8 +14,8 @@ from splatgate.evidence import Limits
 from splatgate.sagemaker.assumptions import MIB, Assumptions
 from splatgate.sagemaker.channels import tar_of
 from splatgate.sagemaker.disk import Disk
+from splatgate.sagemaker.environment import command_line, environment
 from splatgate.sagemaker.request import Request
-from splatgate.sagemaker.world import command_line, environment
 
 ML = "/opt/ml"
 #: Directories of the contract that exist before the program starts, root-owned 0755 (contract 2.1).

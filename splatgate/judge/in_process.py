@@ -21,12 +21,12 @@ import pytest
 from splatgate import checklist as checklists
 from splatgate import verdict
 from splatgate.checklist import LANES
-from splatgate.doors import Recorded
 from splatgate.evidence import Machine
-from splatgate.plugin import outcome
-from splatgate.provide import PROVIDERS
+from splatgate.judge.fixtures.jobs import PROVIDERS
+from splatgate.judge.plugin import outcome
+from splatgate.paths import ROOT
 from splatgate.record import Check, ImageFacts, Leftovers, Record, Suite
-from splatgate.run import ROOT
+from splatgate.sources.recorded import Recorded
 
 #: The lanes that the verb ``judge`` takes by itself.
 JUDGED = LANES[:3]

@@ -1,0 +1,1 @@
+"""Evidence sources: a recording, a container engine, and this machine's own interpreter."""
