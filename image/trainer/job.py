@@ -158,7 +158,11 @@ class Job:
         # Those of an attempt that was killed would speak of another model.
         (model / "metrics.json").unlink(missing_ok=True)
         with self.phase("export"):
-            export.write_ply(model / "point_cloud.ply", outcome.values, scene.origin)
+            ply = model / "point_cloud.ply"
+            export.write_ply(ply, outcome.values, scene.origin, scene.written)
+            (model / "georeference.json").unlink(missing_ok=True)
+            if scene.written.any():
+                write_json(model / "georeference.json", export.georeference(scene))
             write_json(
                 model / "training_config.json",
                 {

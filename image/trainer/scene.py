@@ -25,7 +25,8 @@ MIN_OBSERVATIONS = 300
 #: Share of points that may have coordinates that are no numbers.
 MAX_LOST = 0.05
 #: Float32, which the .ply is written in, resolves about 1 part in 1.7e7; beyond this ratio of
-#: offset to extent, details are coarser than a thousandth of the scene.
+#: offset to extent, details are coarser than a thousandth of the scene, and the .ply is written
+#: about a local origin.
 MAX_OFFSET = 1e4
 #: From this ratio on (map coordinates), steps of training would be lost in rounding: it happens
 #: about an origin of its own.
@@ -69,7 +70,9 @@ class Shot:
 class Scene:
     """What SfM handed over: shots by byte-sorted name, points (N, 3) and colours (N, 3) uint8.
 
-    Shots and points are relative to ``origin`` (3,), which is 0 but for scenes far away from 0.
+    Shots and points are relative to ``origin`` (3,), which is 0 but for scenes far away from 0;
+    ``written`` (3,) is the origin of the .ply's coordinates: 0, the scene's own, or ``origin``
+    where float32 does not resolve those.
     """
 
     shots: tuple[Shot, ...]
@@ -78,6 +81,7 @@ class Scene:
     images: Path
     digest: str
     origin: Array
+    written: Array
 
     @property
     def size(self) -> float:
@@ -121,7 +125,13 @@ def read_scene(layout: Layout) -> Scene:
         layout.images,
         _digest(layout),
         origin,
+        origin if _far(model.xyz[finite]) > MAX_OFFSET else np.zeros(3),
     )
+    if scene.written.any():
+        log.line(
+            f"georeferenced: the .ply is written about {', '.join(f'{x:.3f}' for x in origin)}, "
+            "see georeference.json"
+        )
     log.event(
         phase="scene",
         images=len(shots),
@@ -253,14 +263,11 @@ def _judge_points(points: Array, shots: list[Shot]) -> Array:
         log.line(f"warning: left out {lost} points whose coordinates are no numbers")
     good = points[np.isfinite(points).all(1)]
     middle = np.median(good, 0)
-    extent = float(np.median(np.linalg.norm(good - middle, axis=1)))
-    offset = float(np.linalg.norm(middle))
-    if not extent > 0 or offset / extent > MAX_OFFSET:
+    far = _far(good)
+    if not far < np.inf:
         raise TrainerError(
             "E_SCENE_POINTS",
-            f"the points lie {offset:.4g} from the origin with an "
-            f"extent of {extent:.4g}: too far for float32; SfM must move the model "
-            "to a local origin",
+            "half of the points and more lie in one place; SfM must triangulate them anew",
         )
     some = good[:: math.ceil(len(good) / 1000)]
     centres = np.stack([shot.centre for shot in shots])
@@ -277,7 +284,14 @@ def _judge_points(points: Array, shots: list[Shot]) -> Array:
             f"the points lie {near:.3g} from the cameras, and nothing nearer than 0.01 is drawn; "
             f"SfM must scale the model up, to {MIN_DISTANCE} at least",
         )
-    return middle if offset > LOCAL_OFFSET * extent else np.zeros(3)
+    return middle if far > LOCAL_OFFSET else np.zeros(3)
+
+
+def _far(points: Array) -> float:
+    """Distance of finite points from 0, by their extent; inf for points in one place."""
+    middle = np.median(points, 0)
+    extent = float(np.median(np.linalg.norm(points - middle, axis=1)))
+    return float(np.linalg.norm(middle)) / extent if extent > 0 else math.inf
 
 
 def _digest(layout: Layout) -> str:

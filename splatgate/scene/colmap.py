@@ -114,6 +114,14 @@ class Scene:
     #: Other models of the scene, and how many images each has: the largest was read.
     others: tuple[tuple[Path, int], ...] = ()
 
+    def about(self, origin: tuple[float, float, float]) -> Scene:
+        """The scene in coordinates whose origin lies at ``origin`` of its own."""
+        if not any(origin):
+            return self
+        at = np.array(origin)
+        views = tuple(dataclasses.replace(view, t=view.t + view.R @ at) for view in self.views)
+        return dataclasses.replace(self, views=views, points_xyz=self.points_xyz - at)
+
     def view(self, name: str) -> View:
         """The view of the photograph ``name``.
 

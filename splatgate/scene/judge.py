@@ -9,26 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from splatgate.scene import archive, model_consistency, photo_consistency
-from splatgate.scene.colmap import (
-    UNREADABLE,
-    Array,
-    Camera,
-    Scene,
-    View,
-    below,
-    read_scene,
-    safe_name,
-    whole,
-)
+from splatgate.scene.colmap import Camera, Scene, View, below, read_scene, safe_name
 from splatgate.scene.colmap_files import Unsound
-from splatgate.scene.photos import NEAREST, kept, same_shape, upright
+from splatgate.scene.finding import MAX_MISSING, Finding, few
+from splatgate.scene.judge_photos import Photos, judge_photos
 
 #: One view held out, and two that see a point from different places.
 MIN_IMAGES = 3
@@ -45,22 +35,9 @@ MIN_PARALLAX = 1e-3
 #: The .ply holds float32, 1 part in 1.7e7: farther from the origin, by the points' extent, details
 #: are coarser than a thousandth of the scene.
 MAX_OFFSET = 1e4
-#: Up to this share of photographs may be missing, unreadable or others: the odd file, which
-#: trainers leave out. Above it the hand-over is broken.
-MAX_MISSING = 0.05
 #: Stops between the darkest and the brightest photograph of the same points, beyond which a model
 #: without compensation learns the exposure. One flight on automatic exposure reaches 1.2.
 MAX_EXPOSURE = 1.5
-#: The EXIF tag of the orientation, and its values that swap width and height.
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found: ``code`` is stable; ``reason`` is one line: what, where, how to mend it."""
-
-    code: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -98,22 +75,6 @@ class SceneVerdict:
     schema: str = "splatgate/scene/1"
 
 
-@dataclass
-class _Photos:
-    """What the photographs showed: findings that are too few to be unsound, and other notes."""
-
-    resized: list[str] = field(default_factory=list)
-    masked: list[str] = field(default_factory=list)
-    #: Views without the keypoints that lie where nothing counts, and what is seen at the others.
-    views: dict[str, View] = field(default_factory=dict)
-    seen: dict[str, Array] = field(default_factory=dict)
-    few: list[Finding] = field(default_factory=list)
-
-    def of(self, scene: Scene) -> Scene:
-        """The scene with the views that were looked at."""
-        return replace(scene, views=tuple(self.views.get(v.name, v) for v in scene.views))
-
-
 def judge_scene(path: Path, say: Callable[[str], None] = lambda line: None) -> SceneVerdict:
     """Judge the scene below ``path``. Every photograph is decoded; ``say`` gets progress.
 
@@ -134,14 +95,14 @@ def _judge(folder: Path, path: Path, say: Callable[[str], None]) -> SceneVerdict
         scene = read_scene(folder)
     except Unsound as error:
         raise Unsound(error.code, str(error).replace(str(folder), str(path))) from None
-    photos = _Photos()
+    photos = Photos()
     found = (
         *_images(scene),
         *_accounts(scene),
         *_cameras(scene),
         *_poses(scene),
         *_points(scene),
-        *_photos(scene, photos, say),
+        *judge_photos(scene, photos, say),
     )
     findings, notes = (
         tuple(Finding(f.code, f.reason.replace(str(folder), str(path))) for f in some)
@@ -174,17 +135,13 @@ def _focals(camera: Camera) -> tuple[float, float]:
     return fx, fy
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _images(scene: Scene) -> Iterator[Finding]:
     names = Counter(view.name for view in scene.views)
     if len(names) < MIN_IMAGES:
         what = f"{len(names)} registered images, at least {MIN_IMAGES} are needed"
         yield Finding("too-few-images", f"{scene.model}: {what}; look into the SfM stage")
     if odd := [name for name, count in names.items() if count > 1 or not safe_name(name)]:
-        what = f"image names that repeat or leave images/: {_few(odd)}"
+        what = f"image names that repeat or leave images/: {few(odd)}"
         yield Finding("bad-names", f"{scene.model}: {what}; rename them")
 
 
@@ -214,7 +171,7 @@ def _poses(scene: Scene) -> Iterator[Finding]:
         return bool(np.isfinite(view.R).all() and np.isfinite(view.t).all() and view.norm > 1e-6)
 
     if bad := [view.name for view in scene.views if not sound(view)]:
-        what = f"poses that are no numbers or no rotation: {_few(bad)}"
+        what = f"poses that are no numbers or no rotation: {few(bad)}"
         yield Finding("bad-pose", f"{scene.model}: {what}; register these images again")
         return
     centres = np.array([view.centre for view in scene.views]).reshape(-1, 3)
@@ -226,9 +183,7 @@ def _poses(scene: Scene) -> Iterator[Finding]:
     off = {view.name: error for view, error in _reprojection(scene) if error > MAX_REPROJECTION}
     if off:
         worst = sorted(off, key=lambda name: -off[name])
-        what = (
-            f"in {len(off)} of {len(scene.views)} images ({_few(worst)}) half of the observations"
-        )
+        what = f"in {len(off)} of {len(scene.views)} images ({few(worst)}) half of the observations"
         what += f" lie over {MAX_REPROJECTION:.0%} of the diagonal from where their points project"
         remedy = "write world-to-camera poses with OpenCV axes, and points of the same model"
         yield Finding("poses-disagree", f"{scene.model}: {what}; {remedy}")
@@ -284,129 +239,32 @@ def _no_numbers(scene: Scene) -> int:
     return int((~np.isfinite(scene.points_xyz)).any(axis=1).sum())
 
 
-def _extent(scene: Scene) -> Iterator[Finding]:
+def _reach(scene: Scene) -> tuple[float, float]:
+    """Distance of the points from the origin, and their extent; 0 for points in one place."""
     points = scene.points_xyz[np.isfinite(scene.points_xyz).all(axis=1)]
-    middle = np.median(points, axis=0)
-    extent = float(np.median(np.linalg.norm(points - middle, axis=1)))
-    if not extent > 0:
+    middle = np.median(points, axis=0) if len(points) else np.zeros(3)
+    away = np.linalg.norm(points - middle, axis=1)
+    return float(np.linalg.norm(middle)), float(np.median(away)) if len(points) else 0.0
+
+
+def _extent(scene: Scene) -> Iterator[Finding]:
+    if not _reach(scene)[1] > 0:
         what = "half of the points and more lie in one place"
         yield Finding("bad-points", f"{scene.model}: {what}; look into the SfM stage")
-    elif (offset := float(np.linalg.norm(middle))) > MAX_OFFSET * extent:
-        what = f"the points lie {offset:.4g} from the origin and reach {extent:.4g}"
-        remedy = "too far for float32: move the model to a local origin"
-        yield Finding("bad-points", f"{scene.model}: {what}; {remedy}")
 
 
-def _photos(scene: Scene, photos: _Photos, say: Callable[[str], None]) -> Iterator[Finding]:
-    """What is wrong with the photographs; where that is few of them, a note of ``photos``."""
-    folder = below(scene.path, "images")
-    if folder is None:
-        there = ", ".join(sorted(entry.name for entry in scene.path.iterdir())[:6])
-        what = f"no images folder, found {there}"
-        yield Finding("missing-images-folder", f"{scene.path}: {what}; hand over the photographs")
-        return
-    for names, finding in _odd_photos(scene, folder, photos, say):
-        few = len(names) <= MAX_MISSING * len(scene.views) and finding.code != "photo-size"
-        if few:
-            photos.few.append(finding)
-        else:
-            yield finding
-
-
-def _odd_photos(
-    scene: Scene, folder: Path, photos: _Photos, say: Callable[[str], None]
-) -> Iterator[tuple[list[str], Finding]]:
-    if missing := [v.name for v in scene.views if v.photo is None and safe_name(v.name)]:
-        what = f"{len(missing)} of {len(scene.views)} registered photographs are missing"
-        reason = f"{folder}: {what}: {_few(missing)}; {_hint(folder, missing)}"
-        yield missing, Finding("missing-photos", reason)
-    broken: list[str] = []
-    odd: list[str] = []
-    seen = photos.seen
-    present = [view for view in scene.views if view.photo is not None]
-    for number, view in enumerate(present, 1):
-        if number % 25 == 0:
-            say(f"photograph {number} of {len(present)}")
-        try:
-            size = _decoded(view, photos)
-        except UNREADABLE as error:
-            broken.append(f"{view.name} ({error})")
-            continue
-        if size != (view.width, view.height):
-            text = f"{view.name} is {size[0]}x{size[1]}, its camera {view.width}x{view.height}"
-            (photos.resized if same_shape(size, view) else odd).append(text)
-    if broken:
-        what = f"{len(broken)} photographs cannot be decoded: {_few(broken)}"
-        yield broken, Finding("unreadable-photo", f"{folder}: {what}; copy them again")
-    if odd:
-        what = f"{len(odd)} photographs have another shape than their cameras: {_few(odd)}"
-        yield odd, Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
-    if len({view.name for view in scene.views}) < len(scene.views):
-        seen.clear()  # two poses of one name, which is told by that
-    if strange := photo_consistency.strangers(photos.of(scene), seen):
-        what = f"{len(strange)} of {len(seen)} photographs show something else than the model saw"
-        remedy = "hand over the images that were solved, each under its own name"
-        yield strange, Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
-
-
-def _decoded(view: View, photos: _Photos) -> tuple[int, int]:
-    """Size in pixels as the camera saw it, and into ``photos`` what the photograph shows where the
-    model looked. Every byte is read, so that a cut file is found.
-    """
-    assert view.photo is not None
-    with Image.open(view.photo) as image:
-        size = whole(image, view).size
-        # A JPEG is read to its end, several times faster, when decoded at a part of its size.
-        part = photo_consistency.LOOK / max(size)
-        image.draft("RGB", (max(int(size[0] * part), 1), max(int(size[1] * part), 1)))
-        image.load()
-        if not same_shape(size, view) and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
-            size = (size[1], size[0])
-        if same_shape(size, view) and len(view.xy):
-            view = photos.views[view.name] = _counting(view, photos.masked)
-            photos.seen[view.name] = photo_consistency.brightness(upright(image, view), view)
-    return size
-
-
-def _counting(view: View, masked: list[str]) -> View:
-    """The view without keypoints that its mask leaves out."""
-    mask = kept(view)
-    if mask is None:
-        return view
-    masked.append(view.name)
-    mask = upright(mask, view).resize((view.width, view.height), NEAREST)
-    with np.errstate(invalid="ignore"):
-        at = np.nan_to_num(view.xy).clip(0, [view.width - 1, view.height - 1]).astype(int)
-    own = np.asarray(mask)[at[:, 1], at[:, 0]] > 0
-    return replace(view, xy=view.xy[own], point_ids=view.point_ids[own])
-
-
-def _hint(folder: Path, missing: list[str]) -> str:
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    folded = {name.lower(): name for name in there}
-    based = {name.rpartition("/")[2]: name for name in there}
-    for name in missing:
-        extension = "." + name.rpartition(".")[2]
-        base = name.rpartition("/")[2]
-        if twice := folded.get((name + extension).lower()):
-            return f"the files have their extension twice ({twice}); rename them"
-        if (once := name.removesuffix(extension)) in there:
-            return f"the model has the extension twice (the file is {once}); rename the files"
-        if base in based:
-            return f"found {based[base]} in another folder; keep the folders of the SfM stage"
-        stem = base.rpartition(".")[0].lower()
-        if stem and (other := next((t for t in there if Path(t).stem.lower() == stem), "")):
-            return f"the files have another extension: {other} for {name}; rename them"
-    return f"the folder has {len(there)} files; hand over the images that were solved"
-
-
-def _notes(scene: Scene, photos: _Photos) -> Iterator[Finding]:
+def _notes(scene: Scene, photos: Photos) -> Iterator[Finding]:
     yield from photos.few
     if scene.others:
         told = ", ".join(f"{folder.name} has {count} images" for folder, count in scene.others)
         what = f"several models: {scene.model.name} has {len(scene.views)} images and is read"
         remedy = "photographs of the others are in no model that is trained"
         yield Finding("several-models", f"{scene.model}: {what}; {told}; {remedy}")
+    offset, extent = _reach(scene)
+    if offset > MAX_OFFSET * extent > 0:
+        what = f"the points lie {offset:.4g} from the origin and reach {extent:.4g}"
+        remedy = "too far for float32: a trainer must work, and write, about a local origin"
+        yield Finding("georeferenced", f"{scene.model}: {what}; {remedy}")
     if bad := _no_numbers(scene):
         what = f"{bad} points have coordinates that are no numbers, and are left out"
         yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
@@ -421,11 +279,11 @@ def _notes(scene: Scene, photos: _Photos) -> Iterator[Finding]:
         what = "the points have no colours of their own"
         yield Finding("no-colours", f"{scene.model}: {what}; a trainer starts from worse")
     if named := [v.name for v in scene.views if v.photo and _written_otherwise(v, scene)]:
-        what = f"{len(named)} photographs are there in other letter case: {_few(named)}"
+        what = f"{len(named)} photographs are there in other letter case: {few(named)}"
         yield Finding("other-case", f"{scene.path}: {what}; rename them, some trainers refuse them")
     if photos.masked:
         masked = photos.masked
-        what = f"masks or transparency leave parts of {len(masked)} photographs out: {_few(masked)}"
+        what = f"masks or transparency leave parts of {len(masked)} photographs out: {few(masked)}"
         yield Finding("masks", f"{scene.path}: {what}; make sure that the trainer uses them")
     elif below(scene.path, "masks"):
         what = "no file of it is named after a photograph (NAME.jpg.png or NAME.png)"
@@ -442,11 +300,11 @@ def _notes(scene: Scene, photos: _Photos) -> Iterator[Finding]:
         yield Finding("distorted-camera", f"{scene.model}: {what}; {remedy}")
     if photos.resized:
         resized = photos.resized
-        what = f"{len(resized)} photographs are not of their cameras' size: {_few(resized)}"
+        what = f"{len(resized)} photographs are not of their cameras' size: {few(resized)}"
         yield Finding("resized-photos", f"{scene.path}/images: {what}; intrinsics must follow")
     blind = [view.name for view in scene.views if not len(view.point_ids)]
     if 0 < len(blind) < len(scene.views):
-        yield Finding("blind-images", f"{len(blind)} images observe no point: {_few(blind)}")
+        yield Finding("blind-images", f"{len(blind)} images observe no point: {few(blind)}")
 
 
 def _written_otherwise(view: View, scene: Scene) -> bool:

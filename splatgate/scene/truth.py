@@ -133,6 +133,7 @@ def measure(
         BadInput: a view that the scene lacks, a photograph that cannot be read, or cameras that
             are no pinholes.
     """
+    scene = scene.about(splats.origin)
     chosen = list(views) if views is not None else held_out_sizes(scene)
     hidden = {name for name, _, _ in chosen}
     training = [view for view in scene.views if view.name not in hidden]
@@ -186,7 +187,7 @@ def mean_psnr(
     Raises:
         BadInput: a view that the scene lacks, or a photograph that cannot be read.
     """
-    found = []
+    found, scene = [], scene.about(splats.origin)
     for name, width, height in views:
         view = scene.view(name)
         image = render(splats, view.resized(width, height), background)
