@@ -97,11 +97,12 @@ CAPTURES: dict[str, Change] = {
 @pytest.mark.parametrize("capture", CAPTURES)
 def test_real_capture_trains_towards_the_truth(tmp_path: Path, capture: str) -> None:
     base = make_job(tmp_path, "PINHOLE", **SHORT)
+    points = len(opened(base / "input/data/training")[0].points)
     CAPTURES[capture](base / "input/data/training")
     scene, photos = opened(base / "input/data/training")
     assert len(consistency.checked(scene, photos)) == VIEWS
     assert run(base) == 0
-    assert metrics(base)["initial_points"] == 296
+    assert metrics(base)["initial_points"] == points
     if not capture.startswith("grey"):
         assert gained(base) > BETTER
     else:
@@ -124,8 +125,8 @@ def test_country_coordinates_are_written_about_a_local_origin(tmp_path: Path) ->
 REFUSED: dict[str, tuple[str, str, Change]] = {
     "comma": (
         "E_SCENE_FORMAT",
-        r"cameras.txt: line 1 holds \d+,\d+ with a decimal comma",
-        texts(lambda text: text.replace(".", ","), "cameras"),
+        r"points3D.txt: line 1 holds -?\d+,\d+ with a decimal comma",
+        texts(lambda text: text.replace(".", ","), "points3D"),
     ),
     "two-poses": (
         "E_SCENE_IMAGES",
@@ -226,4 +227,4 @@ def test_no_gradient_comes_from_masked_pixels() -> None:
     other = photo.clone()
     other[:, 30:] = 0
     for figure in (loss.photometric, loss.mse, loss.ssim):
-        assert float(figure(image, photo, mask)) == float(figure(image, other, mask))
+        assert torch.equal(figure(image, photo, mask), figure(image, other, mask))
