@@ -30,6 +30,10 @@ from splatgate.paths import ROOT
 from splatgate.record import Check, Record, State, fingerprint, sealed
 from splatgate.sources.run import RUNS, Run
 
+#: Its fixtures, each a plain function.
+pytest_plugins = [
+    f"splatgate.judge.fixtures.{name}" for name in ("evidence", "image", "jobs", "gpu")
+]
 CHECK = pytest.StashKey[Check]()
 #: What pytest is told is a skip: neither a pass nor a verdict.
 NO_VERDICT = (Blocked, CannotLook, NotVerified, NotRecorded)
