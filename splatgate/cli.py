@@ -37,6 +37,7 @@ VERBS = {
     "gate": ("splatgate.signoff.cli:main", "merge records, decide under a policy, promote"),
     "sign": ("splatgate.signoff.cli:sign", "sign a run record with a key"),
     "verify": ("splatgate.signoff.cli:verify", "verify the signed sign-off of a digest"),
+    "schema": ("splatgate.schemas:main", "the JSON Schema of what a verb prints"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }
