@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from splatgate import checklist
 from splatgate.checklist import LANES
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
@@ -105,6 +106,11 @@ def judge(argv: Sequence[str]) -> int:
         path = getattr(asked, name[2:].replace("-", "_"))
         if path is not None and not Path(path).is_file():
             raise BadInput(f"{name} {path}: no such file")
+    for folder in asked.checks:
+        if not Path(folder).is_dir():
+            raise BadInput(f"--checks {folder}: no such folder")
+    if asked.checklist:
+        checklist.extended(checklist.load(), Path(asked.checklist))
     out = Path(asked.out).resolve()
     record = out / "record.json"
     if asked.baseline:
@@ -133,6 +139,7 @@ def judge(argv: Sequence[str]) -> int:
     command += options.passed_on(asked)
     command += ["--process"] if process else []
     command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
+    command += [str(Path(folder).resolve()) for folder in asked.checks]
     run_pytest(command, quiet=asked.json)
     if not record.exists():
         raise BadInput("the run left no record; see what pytest said above")
