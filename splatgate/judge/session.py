@@ -37,16 +37,26 @@ class Seen:
     folder: Path
 
 
-def close(run: Run) -> Seen:
-    """End a run: remove what it left in the engine, publish its evidence, and say what it saw."""
+def close(run: Run, out: Path, *, interrupted: bool = False) -> Seen:
+    """End a run: remove what it left in the engine, publish its evidence in ``out``, and say what
+    it saw.
+    """
     leftovers = Leftovers()
     if run.door == "live" and (run.folder / "engine").exists():
         from splatgate.container import engine
 
-        client = engine.client()
-        sweep.sweep(client, run.id)
-        left = sweep.leftovers(client, run.id)
-        leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+        try:
+            client = engine.client()
+            sweep.sweep(client, run.id)
+            left = sweep.leftovers(client, run.id)
+            leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+        except (engine.EngineError, OSError) as error:
+            # The engine ended under the run; what was seen of the image is worth a record.
+            leftovers = Leftovers(containers=(f"not known: {error}",))
+    if interrupted and run.door != "recorded":
+        # Half-written jobs: their worker was ended before it could tidy up.
+        for path in run.folder.glob("jobs/.*"):
+            shutil.rmtree(path, ignore_errors=True)
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
         for name in (
@@ -61,11 +71,11 @@ def close(run: Run) -> Seen:
         # Made for the jobs alone: large, and no evidence.
         for path in (run.folder / "channels", *run.folder.glob("jobs/*/checkpoints")):
             shutil.rmtree(path, ignore_errors=True)
-        target = run.out / "evidence"
+        target = out / "evidence"
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         run.folder.rename(target)
         seen = replace(seen, folder=target)
-    run.discard()
     return seen
 
 

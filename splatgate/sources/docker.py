@@ -44,6 +44,7 @@ from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
 from splatgate.paths import BUILD, ROOT
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sources import process as device
+from splatgate.sources import resume
 from splatgate.sources.recorded import NOT_PUSHED, JobSpec, Recorded, stop_when
 
 if TYPE_CHECKING:
@@ -85,22 +86,21 @@ class Live(Recorded):
         self._copy_build(image)
         for name, path in self.run.given.items():
             write_bytes(self.folder / name, path.read_bytes())
-        write(
-            self.folder / "evidence.json",
-            Header(
-                run=self.run.id,
-                image_id=image.image_id,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                machine=Machine(
-                    engine=f"{info['ServerVersion']} {info['Architecture']}",
-                    cpus=info["NCPU"],
-                    mem=info["MemTotal"],
-                    gpu=device.gpu() if has_gpu(info) else None,
-                ),
-                scene=tree_hash(self.scene_path),
-                scene_name=self.scene_path.name,
+        header = Header(
+            run=self.run.id,
+            image_id=image.image_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=Machine(
+                engine=f"{info['ServerVersion']} {info['Architecture']}",
+                cpus=info["NCPU"],
+                mem=info["MemTotal"],
+                gpu=device.gpu() if has_gpu(info) else None,
             ),
+            scene=tree_hash(self.scene_path),
+            scene_name=self.scene_path.name,
+            extra={resume.SUITE: device.source_hash(ROOT / "splatgate")},
         )
+        write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 
     def _copy_build(self, image: Image) -> None:
         folder = BUILD / "image"

@@ -22,11 +22,11 @@ from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 if TYPE_CHECKING:
     import pytest
 
-#: Name of a file in the evidence, and the option by which it is given.
+#: Name of a file in the evidence, and the option by which it is given; ``{}``: any number of them.
 GIVEN = {
     "build.log": "--build-log",
     "Dockerfile": "--dockerfile",
-    "lock/given.txt": "--lock",
+    "lock/given{}.txt": "--lock",
     "subject.toml": "--subject",
     "request.json": "--request",
 }
@@ -34,6 +34,8 @@ GIVEN = {
 MOST_USD = 1e6
 #: Folder of the runs under way, below the output's.
 RUNS = "runs"
+#: Folder of the last run that is less than the one whose record lies in the output's.
+PART = "part"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Run:
     given: dict[str, Path]
     #: Names the controller's process, so that a later run knows when it is gone.
     controller: str
+    #: Takes over no job of an earlier run that was cut short.
+    fresh: bool = False
     #: State machine and its input, in place of the reference or of the recorded one.
     pipeline: Path | None = None
     pipeline_input: Path | None = None
@@ -111,11 +115,15 @@ class Run:
             return msgspec.convert(told, cls, dec_hook=lambda kind, value: kind(value))
         option = config.getoption
 
-        def path(name: str) -> Path | None:
+        def paths(name: str) -> list[Path]:
             value = option(name)
-            return (config.invocation_params.dir / value).resolve() if value else None
+            values = value if isinstance(value, list) else [value] if value else []
+            return [(config.invocation_params.dir / one).resolve() for one in values]
 
-        out = (config.invocation_params.dir / option("--out")).resolve()
+        def path(name: str) -> Path | None:
+            return next(iter(paths(name)), None)
+
+        out = paths("--out")[0]
         recorded = path("--evidence")
         identity, controller = uuid.uuid4().hex[:12], sweep.controller()
         account = Account.of(option) if option("--live") and not recorded else None
@@ -137,8 +145,11 @@ class Run:
             quick=option("--quick"),
             instance_types=tuple(option("--instance-type")),
             given={
-                name: found for name, asked in GIVEN.items() if (found := path(asked)) is not None
+                name.format(f"-{number}" if number else ""): found
+                for name, asked in GIVEN.items()
+                for number, found in enumerate(paths(asked))
             },
+            fresh=option("--fresh"),
             controller=controller,
             pipeline=path("--pipeline"),
             pipeline_input=path("--pipeline-input"),
@@ -159,9 +170,25 @@ class Run:
         """Labels of everything that this run makes in the engine."""
         return {sweep.RUN_LABEL: self.id, sweep.CONTROLLER_LABEL: self.controller}
 
+    def place(self, *, whole: bool) -> Path:
+        """Where this run's record goes: beside one of more worth, never over it.
+
+        What was looked at is worth more than what was judged again, and the whole more than a part.
+        """
+        try:
+            there = json.loads((self.out / "record.json").read_bytes())
+            known = (
+                there["door"] != "recorded",
+                not there.get("part") and not there["interrupted"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return self.out
+        return self.out / PART if known > (self.door != "recorded", whole) else self.out
+
     def discard(self) -> None:
-        """Remove what is left of this run's own folder."""
+        """Remove what is left of this run's own folder, and of those of runs that were killed."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+        sweep.sweep_folders(self.out / RUNS, "")
         if (runs := self.scratch.parent).is_dir() and not any(runs.iterdir()):
             runs.rmdir()
 
