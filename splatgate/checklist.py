@@ -95,3 +95,21 @@ def load(path: Path = FILE) -> Checklist:
         if wrong:
             raise BadInput(f"{path}: item {item.id}: unknown {', '.join(sorted(wrong))}")
     return replace(checklist, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def extended(base: Checklist, path: Path) -> Checklist:
+    """A checklist with lines of somebody's own behind it.
+
+    Raises:
+        BadInput: they are no checklist, or one of them is there already.
+    """
+    own = load(path)
+    if twice := sorted(base.by_id.keys() & own.by_id.keys()):
+        raise BadInput(f"{path}: {', '.join(twice)}: a line of the suite's own; give another id")
+    both = hashlib.sha256(f"{base.sha256} {own.sha256}".encode()).hexdigest()
+    return Checklist(
+        schema=base.schema,
+        item=(*base.item, *own.item),
+        open=(*base.open, *own.open),
+        sha256=both,
+    )

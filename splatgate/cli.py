@@ -41,6 +41,7 @@ VERBS = {
     "gate": ("splatgate.signoff.cli:main", "merge records, decide under a policy, promote"),
     "sign": ("splatgate.signoff.cli:sign", "sign a run record with a key"),
     "verify": ("splatgate.signoff.cli:verify", "verify the signed sign-off of a digest"),
+    "schema": ("splatgate.schemas:main", "the JSON Schema of what a verb prints"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
     "clean": ("splatgate.clean:main", "what of ours this machine holds; remove it"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
@@ -114,6 +115,11 @@ def judge(argv: Sequence[str]) -> int:
         for path in value if isinstance(value, list) else [value] if value else []:
             if not Path(path).is_file():
                 raise BadInput(f"{name} {path}: no such file")
+    for folder in asked.checks:
+        if not Path(folder).is_dir():
+            raise BadInput(f"--checks {folder}: no such folder")
+    if asked.checklist:
+        checklist.extended(checklist.load(), Path(asked.checklist))
     if asked.baseline:
         read(Path(asked.baseline), Record)
         if Path(asked.baseline).resolve() == (record := Path(asked.out).resolve() / "record.json"):
@@ -172,7 +178,8 @@ def _command(asked: argparse.Namespace) -> list[str]:
     command += ["-n", asked.workers] if asked.workers != "0" else []
     command += options.passed_on(asked)
     command += ["--process"] if process else []
-    return [*command, *(str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3])]
+    command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
+    return [*command, *(str(Path(folder).resolve()) for folder in asked.checks)]
 
 
 def _interrupted(asked: argparse.Namespace, run: Any) -> Any:

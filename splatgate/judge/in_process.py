@@ -22,7 +22,7 @@ from splatgate import checklist as checklists
 from splatgate import verdict
 from splatgate.checklist import LANES
 from splatgate.evidence import Machine
-from splatgate.judge.fixtures.jobs import PROVIDERS
+from splatgate.judge.fixtures import gpu, image, jobs
 from splatgate.judge.plugin import outcome
 from splatgate.paths import ROOT
 from splatgate.record import Check, ImageFacts, Leftovers, Record, Suite
@@ -101,16 +101,41 @@ def _parameters(marks: list[pytest.Mark]) -> Iterator[tuple[str, dict[str, Any]]
         yield f"[{'-'.join(case for case, _ in chosen)}]" if chosen else "", values
 
 
-def judge(case: Case, door: Recorded) -> Check:
+class Fixtures:
+    """The values of fixtures over some evidence, each made once: pytest's part of a check."""
+
+    def __init__(self, evidence: Recorded) -> None:
+        self._made: dict[str, Any] = {"evidence": evidence, "request": self}
+
+    def getfixturevalue(self, name: str) -> Any:
+        """The value of a fixture; made as pytest makes it, what it takes first and in order."""
+        if name not in self._made:
+            wanted = _takes(_fixture(name))
+            values = {other: self.getfixturevalue(other) for other in wanted}
+            self._made[name] = _fixture(name)(**values)
+        return self._made[name]
+
+
+@cache
+def _fixture(name: str) -> Callable[..., Any]:
+    """The function that a fixture's decorator wraps."""
+    found = [vars(module)[name] for module in (image, jobs, gpu) if name in vars(module)]
+    function: Callable[..., Any] = inspect.unwrap(found[0])
+    return function
+
+
+@cache
+def _takes(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
+def judge(case: Case, evidence: Recorded) -> Check:
     """What becomes of one check over some evidence, by the plugin's own rule."""
     error: Exception | None = None
-    when, wanted = "setup", inspect.signature(case.function).parameters
+    when, fixtures = "setup", Fixtures(evidence)
     try:
-        given = {
-            name: door if name == "door" else PROVIDERS[name](door)
-            for name in wanted
-            if name not in case.values
-        }
+        wanted = [name for name in _takes(case.function) if name not in case.values]
+        given = {name: fixtures.getfixturevalue(name) for name in wanted}
         when = "call"
         case.function(**given, **case.values)
     except (Exception, pytest.fail.Exception, pytest.skip.Exception) as raised:
@@ -135,15 +160,15 @@ def judged(
     Raises:
         BadInput: the folder holds no evidence.
     """
-    door = Recorded(folder, scene)
-    door.header  # noqa: B018
+    evidence = Recorded(folder, scene)
+    evidence.header  # noqa: B018
     if known is not None:
-        door._made = known
+        evidence._made = known
     checklist = checklists.load()
-    checks = verdict.settle(judge(case, door) for case in cases(*lanes))
+    checks = verdict.settle(judge(case, evidence) for case in cases(*lanes))
     states = verdict.items(checklist, checks)
     return Record(
-        image=ImageFacts(image_id=door.header.image_id),
+        image=ImageFacts(image_id=evidence.header.image_id),
         suite=Suite("", None, None, checklist.sha256),
         machine=Machine(),
         items=states,

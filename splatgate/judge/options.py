@@ -50,6 +50,8 @@ VALUES = (
     ),
     Option("ceiling", "USD", "with --live: the most that the job may cost", path=False),
     Option("price-per-hour", "USD", "with --live: what the instance costs you", path=False),
+    Option("checks", "DIR", "folder of checks of your own, judged too; repeatable", many=True),
+    Option("checklist", "FILE", "lines of your own, behind the suite's checklist"),
     Option("baseline", "RECORD", "record.json of a known good run"),
 )
 

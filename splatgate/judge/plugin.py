@@ -31,6 +31,10 @@ from splatgate.paths import ROOT
 from splatgate.record import Check, Record, State, fingerprint, junit, sealed
 from splatgate.sources.run import Run
 
+#: Its fixtures, each a plain function.
+pytest_plugins = [
+    f"splatgate.judge.fixtures.{name}" for name in ("evidence", "image", "jobs", "gpu")
+]
 CHECK = pytest.StashKey[Check]()
 #: Exit statuses of pytest after which not every check has run.
 ENDED_EARLY = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
@@ -48,6 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the items as markers, so that ``pytest --markers`` prints the guide."""
     checklist = checklists.load()
+    if own := config.getoption("--checklist"):
+        try:
+            checklist = checklists.extended(checklist, config.invocation_params.dir / own)
+        except BadInput as error:
+            raise pytest.UsageError(f"--checklist {error}") from None
 
     def marker(line: str) -> None:
         config.addinivalue_line("markers", line)
@@ -60,7 +69,14 @@ def pytest_configure(config: pytest.Config) -> None:
         marker(f"cause_{cause.replace('-', '_')}: {title} (a root cause of the guide)")
     marker("should: good practice, printed, never decisive")
     marker("needs(*checks): checks whose failure explains this one's")
-    config.pluginmanager.register(Judge(config, checklist), "splatgate-judge")
+    if is_asked(config):
+        config.pluginmanager.register(Judge(config, checklist), "splatgate-judge")
+
+
+def is_asked(config: pytest.Config) -> bool:
+    """Whether this run judges an image: where the plugin is installed, other runs load it too."""
+    names = ("--image", "--evidence", "--process", "--live")
+    return config.rootpath == ROOT or any(config.getoption(name) for name in names)
 
 
 class Judge:
@@ -103,6 +119,8 @@ class Judge:
             if lane is None:
                 continue
             names = [m.name for m in item.iter_markers() if m.name in self.checklist.by_marker]
+            if not names and not item.path.is_relative_to(ROOT):
+                continue
             if len(set(names)) != 1:
                 raise pytest.UsageError(
                     f"{item.nodeid}: a check bears on one item, this one on {names or 'none'}"
@@ -131,8 +149,12 @@ class Judge:
         return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
 
     def lane(self, path: Path) -> str | None:
-        """The lane of a test file: its folder under tests/."""
-        parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
+        """The lane of a test file: its folder under tests/. Of somebody's own check, the folder on
+        its path that bears the name of a lane, else ``container``.
+        """
+        if not path.is_relative_to(ROOT):
+            return next((part for part in reversed(path.parts) if part in LANES), LANES[0])
+        parts = path.relative_to(ROOT).parts
         return parts[1] if len(parts) > 2 and parts[0] == "tests" and parts[1] in LANES else None
 
     def keep_live(self, items: list[pytest.Item]) -> None:

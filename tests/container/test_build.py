@@ -14,7 +14,7 @@ PLATFORM_RULE = "DL3029"
 
 
 @pytest.mark.build_completed
-def test_build_ended_with_this_image(build, image, door):
+def test_build_ended_with_this_image(build, image, evidence):
     """The build ended, what it made is the image under judgement, and the log kept is that build's,
     whole.
 
@@ -24,7 +24,7 @@ def test_build_ended_with_this_image(build, image, door):
     assert build["image_id"] == image.image_id, (
         f"the build made {build['image_id']}, this image is {image.image_id}; judge what was built"
     )
-    log = door.file("build.log")
+    log = evidence.file("build.log")
     found = hashlib.sha256(log.read_bytes()).hexdigest() if log else None
     assert found == build["log_sha256"], "build.log was changed after the build; build again"
 

@@ -67,12 +67,12 @@ def test_caches_stay_empty(trained_on):
 @pytest.mark.runtime_cuda
 @pytest.mark.needs(TRAINS)
 @pytest.mark.parametrize("data", ["scene", "banana"])
-def test_gpu_is_left_as_it_was(data, trained_on, door):
+def test_gpu_is_left_as_it_was(data, trained_on, evidence):
     """Two jobs in a row: after each the GPU has as much memory free as before it.
 
     What a job leaves running holds memory that the next one reckons with.
     """
-    used = door.gpu_use(trained_on(data).job)
+    used = evidence.gpu_use(trained_on(data).job)
     if used.before is None or used.after is None:
         raise NotVerified("nvidia-smi tells no memory in use")
     more = used.after - used.before

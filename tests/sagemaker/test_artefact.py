@@ -45,13 +45,13 @@ def test_archive_holds_one_ply_at_its_root(truth, profile):
 
 @pytest.mark.production_ply
 @pytest.mark.needs(PLY)
-def test_ply_has_the_inria_layout(truth, door, profile):
+def test_ply_has_the_inria_layout(truth, evidence, profile):
     """The .ply is whole and finite, with the properties that viewers and the compressor expect.
 
     A substring search in its first 2 KB accepted incomplete models (K29); a missing f_rest broke
     the compressor (K23).
     """
-    problems = check_layout(model_file(door, truth))
+    problems = check_layout(model_file(evidence, truth))
     assert not problems, "; ".join(problems)
 
 
@@ -86,14 +86,14 @@ def test_splats_lie_where_the_scene_is(splats, scene):
 
 @pytest.mark.production_ply
 @pytest.mark.needs("test_splats_lie_where_the_scene_is")
-def test_no_other_reading_of_the_ply_fits_better(readings, measured):
+def test_no_other_reading_of_the_ply_fits_better(ply_conventions, measured):
     """Read as the layout says, the model renders best: bands, rotations, colours stand as they
     should.
 
     Colours without their constant are washed out in every viewer (K23), rotations in another
     order are shards, bands in another order change colour with the view.
     """
-    (layout, own), *others = readings.items()
+    (layout, own), *others = ply_conventions.items()
     # Of a model that shows nothing no reading is the right one.
     least = max(own + OTHER_READING, measured.baselines.best)
     better = {name: round(psnr, 2) for name, psnr in others if psnr > least}

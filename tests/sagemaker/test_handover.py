@@ -10,14 +10,14 @@ from splatgate.sources.recorded import JobSpec
 
 
 @pytest.mark.sagemaker_input
-def test_scene_handed_over_is_sound(door):
+def test_scene_handed_over_is_sound(evidence):
     """The jobs' scene has what training needs: poses, points, photographs that fit the cameras.
 
     SfM that "works perfectly" without handing over its images fails an hour later (K32).
     """
     from splatgate.scene.judge import judge_scene
 
-    found = judge_scene(door.scene())
+    found = judge_scene(evidence.scene())
     assert found.ok, f"{found.code}: {found.reason}"
 
 

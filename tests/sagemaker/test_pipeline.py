@@ -195,7 +195,7 @@ def as_number(text: object) -> bool:
 
 @pytest.mark.sagemaker_pipeline
 @pytest.mark.needs(TRAINS)
-def test_training_request_names_what_the_trainer_knows(training_state, trained, door, profile):
+def test_training_request_names_what_the_trainer_knows(training_state, trained, evidence, profile):
     """The training state sends its channel and its parameters under the names that are read.
 
     Under another name a parameter keeps its default, and nobody is told (K43).
@@ -203,7 +203,7 @@ def test_training_request_names_what_the_trainer_knows(training_state, trained, 
     channels = {c["ChannelName"] for c in training_state.get("InputDataConfig", ())}
     wanted = profile.run.channel
     assert wanted in channels, f"channels {sorted(channels)}; the trainer reads {wanted}"
-    known = effective(trained, door, profile)
+    known = effective(trained, evidence, profile)
     assert known is not None, f"no {profile.outputs.config} in the model; write what is in force"
     unknown = sorted(training_state.get("HyperParameters", {}).keys() - known.keys())
     assert not unknown, f"sends {', '.join(unknown)}, of which the trainer knows nothing"
@@ -215,7 +215,7 @@ def test_training_request_names_what_the_trainer_knows(training_state, trained, 
     "test_requests_are_accepted",
     "test_stop_leaves_a_usable_model",
 )
-def test_training_request_is_understood(training_state, run_job, cpu_run, door, profile):
+def test_training_request_is_understood(training_state, run_job, cpu_run, evidence, profile):
     """The trainer takes each value that the training state sends, and puts it in force.
 
     One out of range or in contradiction to another ends the job when the instance is paid for
@@ -245,7 +245,7 @@ def test_training_request_is_understood(training_state, run_job, cpu_run, door, 
     if job.status == "Failed" and (job.oom or "memory" in job.failure_reason.lower()):
         raise NotVerified(f"does not fit into this machine's memory: {job.failure_reason}")
     assert job.status != "Failed", f"its request ended Failed: {job.failure_reason}"
-    found = effective(job, door, profile)
+    found = effective(job, evidence, profile)
     if found is None:
         raise NotVerified(f"stopped at its first step it leaves no {profile.outputs.config}")
     differing = {
@@ -256,11 +256,11 @@ def test_training_request_is_understood(training_state, run_job, cpu_run, door, 
     assert not differing, f"{differing}; read /opt/ml/input/config/hyperparameters.json"
 
 
-def effective(job, door, profile) -> dict[str, object] | None:
+def effective(job, evidence, profile) -> dict[str, object] | None:
     """The configuration that a job wrote as the one in force, or None where it wrote none."""
     if profile.outputs.config is None:
         raise NotVerified("by its profile this trainer writes no effective configuration")
-    path = door.artefact(job, profile.outputs.config)
+    path = evidence.artefact(job, profile.outputs.config)
     if path is None:
         return None
     written = json.loads(path.read_text())

@@ -25,20 +25,20 @@ from splatgate.scene.splats import check_layout, read_splats
 
 @pytest.mark.sagemaker_hyperparameters
 @pytest.mark.needs(TRAINS)
-def test_effective_configuration_is_the_requests(trained, door, profile):
+def test_effective_configuration_is_the_requests(trained, evidence, profile):
     """Each hyperparameter of the request is in the effective configuration that the trainer wrote.
 
     Sent as HyperParameters and read from elsewhere, they silently keep their defaults (K43, trap
     6).
     """
     run = profile.run
-    wrong = differing({**run.smoke, **(run.cpu or {})}, trained, door, profile)
+    wrong = differing({**run.smoke, **(run.cpu or {})}, trained, evidence, profile)
     assert not wrong, f"{wrong}; read /opt/ml/input/config/hyperparameters.json"
 
 
 @pytest.mark.sagemaker_hyperparameters
 @pytest.mark.needs("test_effective_configuration_is_the_requests")
-def test_json_encoded_hyperparameters_mean_the_same(brief, dialect, door, profile):
+def test_json_encoded_hyperparameters_mean_the_same(brief, dialect, evidence, profile):
     """Encoded as JSON, and beside keys of the SDK's own, hyperparameters mean what they say.
 
     Step Functions sends `cpu`, the SageMaker SDK `"cpu"` with its quotes, and adds `sagemaker_*`
@@ -48,13 +48,13 @@ def test_json_encoded_hyperparameters_mean_the_same(brief, dialect, door, profil
         f"encoded as JSON, the request ended {dialect.status}: {dialect.failure_reason}; decode "
         f"each value, and ignore sagemaker_*"
     )
-    wrong = differing(brief, dialect, door, profile)
+    wrong = differing(brief, dialect, evidence, profile)
     assert not wrong, f"{wrong}; decode each value with json.loads, or take its text"
 
 
 @pytest.mark.sagemaker_hyperparameters
 @pytest.mark.needs("test_effective_configuration_is_the_requests")
-def test_parameters_from_the_environment_mean_the_same(brief, by_environment, door, profile):
+def test_parameters_from_the_environment_mean_the_same(brief, by_environment, evidence, profile):
     """Without hyperparameters.json, each parameter in the environment is in force.
 
     HyperParameters are optional (contract 2.2): a job definition may set all in `Environment`.
@@ -63,14 +63,14 @@ def test_parameters_from_the_environment_mean_the_same(brief, by_environment, do
         f"by environment the job ended {by_environment.status}: {by_environment.failure_reason}; "
         "take defaults for an absent hyperparameters.json"
     )
-    wrong = differing(brief, by_environment, door, profile)
+    wrong = differing(brief, by_environment, evidence, profile)
     assert not wrong, f"{wrong}; read the upper-case names of the environment"
 
 
 @pytest.mark.sagemaker_hyperparameters
 @pytest.mark.needs("test_json_encoded_hyperparameters_mean_the_same")
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_parameter_shows_in_what_the_job_leaves(brief, dialect, door, profile, effect):
+def test_parameter_shows_in_what_the_job_leaves(brief, dialect, evidence, profile, effect):
     """Steps, cap, size and degree asked for are those of the log, the .ply and the metrics.
 
     A cap was accepted, logged, and wired to nothing (K26): a configuration that repeats the request
@@ -84,12 +84,12 @@ def test_parameter_shows_in_what_the_job_leaves(brief, dialect, door, profile, e
         step = profile.log.metric("step")
         found = int(max(values(dialect, step.regex), default=0)) if step else None
     elif effect == "image_size":
-        path = door.artefact(dialect, profile.outputs.metrics or "")
+        path = evidence.artefact(dialect, profile.outputs.metrics or "")
         keys = profile.metrics
         views = json.loads(path.read_text())[keys.views] if path else []
         found = max((v[side] for v in views for side in (keys.width, keys.height)), default=None)
     else:
-        path = model_file(door, dialect)
+        path = model_file(evidence, dialect)
         splats = read_splats(path) if path else None
         found = splats and (len(splats) if effect == "gaussians" else splats.degree)
     if found is None:
@@ -98,11 +98,11 @@ def test_parameter_shows_in_what_the_job_leaves(brief, dialect, door, profile, e
     assert within, f"{name}={asked} and {effect} is {found}; wire it to what it names"
 
 
-def differing(asked: dict[str, str], job, door, profile) -> dict[str, str]:
+def differing(asked: dict[str, str], job, evidence, profile) -> dict[str, str]:
     """Hyperparameters whose value in the configuration that a job wrote is another than asked."""
     if profile.outputs.config is None:
         raise NotVerified("by its profile this trainer writes no effective configuration")
-    path = door.artefact(job, profile.outputs.config)
+    path = evidence.artefact(job, profile.outputs.config)
     assert path, f"no {profile.outputs.config} in the model; write the effective configuration"
     written = json.loads(path.read_text())
     key = profile.outputs.config_key
@@ -183,13 +183,13 @@ def test_nothing_is_written_outside_the_mounts(trained):
 
 @pytest.mark.sagemaker_paths
 @pytest.mark.needs(TRAINS)
-def test_full_disk_fails_with_its_reason_and_leaves_no_half_model(full_disk, door, profile):
+def test_full_disk_fails_with_its_reason_and_leaves_no_half_model(full_disk, evidence, profile):
     """On a disk too small for the model the job fails, says why, and leaves none or a whole one.
 
     What lies in /opt/ml/model is uploaded, whole or not (contract 2.5), and exit 0 without a model
     counts as success (contract 1.3).
     """
-    path = model_file(door, full_disk)
+    path = model_file(evidence, full_disk)
     problems = check_layout(path) if path else []
     assert not problems, f"half a model: {'; '.join(problems)}; rename when whole"
     if full_disk.status == "Completed":

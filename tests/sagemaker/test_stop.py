@@ -13,7 +13,7 @@ from splatgate.scene.splats import check_layout
 
 @pytest.mark.sagemaker_stop
 @pytest.mark.needs(TRAINS)
-def test_stop_leaves_a_usable_model(stopped, door, profile):
+def test_stop_leaves_a_usable_model(stopped, evidence, profile):
     """SIGTERM in mid-training: the container ends by itself within 120 s and leaves a whole model.
 
     MaxRuntimeInSeconds and StopTrainingJob send SIGTERM, then SIGKILL; as PID 1 a process without a
@@ -24,7 +24,7 @@ def test_stop_leaves_a_usable_model(stopped, door, profile):
     took = stopped.stop_seconds
     late = stopped.exit == KILLED or took > GRACE + POLL
     assert not late, f"ended {took} s after SIGTERM; stop at the next step and exit"
-    model = model_file(door, stopped)
+    model = model_file(evidence, stopped)
     assert model, "stopped without a model; export on SIGTERM"
     problems = check_layout(model)
     assert not problems, f"half a model after SIGTERM: {'; '.join(problems)}; rename when whole"
@@ -56,13 +56,13 @@ def test_restart_resumes_from_the_checkpoints(stopped, resumed, profile):
 
 @pytest.mark.sagemaker_stop
 @pytest.mark.needs("test_stop_leaves_a_usable_model")
-def test_stopped_model_does_not_call_itself_completed(stopped, door, profile):
+def test_stopped_model_does_not_call_itself_completed(stopped, evidence, profile):
     """The metrics of a stopped job do not say that training was completed.
 
     Metadata with "completed" written into it told the next stage nothing (K26); a job that was
     stopped is no success (trap 28).
     """
-    path = door.artefact(stopped, profile.outputs.metrics or "")
+    path = evidence.artefact(stopped, profile.outputs.metrics or "")
     if path is None:
         raise NotVerified("the stopped job reports no metrics")
     keys = profile.metrics
@@ -75,7 +75,9 @@ def test_stopped_model_does_not_call_itself_completed(stopped, door, profile):
 @pytest.mark.sagemaker_stop
 @pytest.mark.needs("test_stop_leaves_a_usable_model")
 @pytest.mark.parametrize("at", STOPS)
-def test_stop_at_any_moment_leaves_nothing_half_done(stopped, brief, run_job, profile, door, at):
+def test_stop_at_any_moment_leaves_nothing_half_done(
+    stopped, brief, run_job, profile, evidence, at
+):
     """SIGTERM at the start, while loading, at a checkpoint, at the export: ended in time, no half.
 
     SageMaker uploads what is in /opt/ml/model, whole or not (contract 1.4, 2.5). From the first
@@ -92,7 +94,7 @@ def test_stop_at_any_moment_leaves_nothing_half_done(stopped, brief, run_job, pr
     assert job.status in ("Stopped", "Completed"), (
         f"stopped at {at}, ended {job.status}: {job.failure_reason}"
     )
-    model = model_file(door, job)
+    model = model_file(evidence, job)
     if model is None:
         trained = at in ("checkpoint", "export")
         assert not trained, f"stopped at {at} without a model; export on SIGTERM"

@@ -17,8 +17,7 @@ from moto.sagemaker.models import sagemaker_backends
 from splatgate import cli
 from splatgate.evidence import BadInput, Origin
 from splatgate.evidence.missing import NotVerified
-from splatgate.judge.fixtures.jobs import trained
-from splatgate.judge.in_process import cases, judge
+from splatgate.judge.in_process import Fixtures, cases, judge
 from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker import account
 from splatgate.sources.account import Account
@@ -106,6 +105,10 @@ class Scripted:
         self._first("stop")
         self.stops += 1
         self.ends = [("Stopping", "Stopping", ""), ("Stopped", "Stopped", "")]
+
+
+def trained(source):
+    return Fixtures(source).getfixturevalue("trained")
 
 
 RUNNING = [("InProgress", name, "") for name in ("Starting", "Downloading", "Training")]

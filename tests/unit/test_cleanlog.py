@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from splatgate.container.cleanlog import ERROR, KNOWN, WARNING, findings, ran, severity
 from splatgate.evidence import Header, Machine, write
 from splatgate.evidence.missing import NotVerified
-from splatgate.judge.fixtures.image import build
+from splatgate.judge.in_process import Fixtures
 from splatgate.sources.recorded import Recorded
 
 #: Lines that real builds print, and what they are.
@@ -186,16 +186,16 @@ def test_exactly_the_lines_that_warn_are_found_in_any_mixture(lines, prefix):
 def test_a_build_elsewhere_is_known_by_the_end_of_its_log(tmp_path):
     """Without build.json the image that the log names is the one that was built."""
     write(tmp_path / "evidence.json", Header("r", None, "", Machine()))
-    log, door = tmp_path / "build.log", Recorded(tmp_path, tmp_path)
+    log, source = tmp_path / "build.log", Recorded(tmp_path, tmp_path)
     other, made = b"a" * 64, b"b" * 64
     log.write_bytes(
         b"#9 exporting manifest sha256:%b\r\n#9 exporting config sha256:%b done" % (other, made)
     )
-    assert build(door) == {
+    assert Fixtures(source).getfixturevalue("build") == {
         "image_id": f"sha256:{made.decode()}",
         "log_sha256": hashlib.sha256(log.read_bytes()).hexdigest(),
     }
     for said in (b"", b"Successfully built 0123456789ab"):
         log.write_bytes(said)
         with pytest.raises(NotVerified, match="names the image"):
-            build(Recorded(tmp_path, tmp_path))
+            Fixtures(Recorded(tmp_path, tmp_path)).getfixturevalue("build")

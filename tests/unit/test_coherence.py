@@ -56,7 +56,7 @@ def test_a_contradiction_is_named(broken, said):
 
 
 @pytest.fixture
-def door(tmp_path):
+def source(tmp_path):
     write(
         tmp_path / "evidence.json",
         Header(run="r", image_id="sha256:a", created="", machine=Machine(), scene="s"),
@@ -64,15 +64,15 @@ def door(tmp_path):
     return Recorded(tmp_path, tmp_path)
 
 
-def recorded(door, **changes):
-    key = door.job_key(SPEC)
-    made = replace(job(), key=key, request=dict(door.request(SPEC).raw))
-    write(door.folder / "jobs" / key / "job.json", replace(made, **changes))
-    return door.job(SPEC)
+def recorded(source, **changes):
+    key = source.job_key(SPEC)
+    made = replace(job(), key=key, request=dict(source.request(SPEC).raw))
+    write(source.folder / "jobs" / key / "job.json", replace(made, **changes))
+    return source.job(SPEC)
 
 
-def test_the_record_asked_for_is_handed_out(door):
-    assert recorded(door).status == "Completed"
+def test_the_record_asked_for_is_handed_out(source):
+    assert recorded(source).status == "Completed"
 
 
 @pytest.mark.parametrize(
@@ -87,32 +87,32 @@ def test_the_record_asked_for_is_handed_out(door):
     ],
     ids=["image", "data", "request", "key", "name", "incoherent"],
 )
-def test_a_record_of_another_job_is_refused(door, changes, said):
+def test_a_record_of_another_job_is_refused(source, changes, said):
     with pytest.raises(BadInput, match=said):
-        recorded(door, **changes)
+        recorded(source, **changes)
 
 
-def test_an_artefact_is_known_by_its_hash(door):
+def test_an_artefact_is_known_by_its_hash(source):
     sha = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-    found = recorded(door, members=(Member("a.txt", 5, sha), Member("l", 0, "", "symlink")))
-    path = door.folder / "jobs" / found.key / "model" / "a.txt"
+    found = recorded(source, members=(Member("a.txt", 5, sha), Member("l", 0, "", "symlink")))
+    path = source.folder / "jobs" / found.key / "model" / "a.txt"
     with pytest.raises(BadInput, match="is recorded and not there"):
-        door.artefact(found, "a.txt")
+        source.artefact(found, "a.txt")
     write_bytes(path, b"hello")
-    assert door.artefact(found, "a.txt") == path
-    assert door.artefact(found, "l") is None
-    assert door.artefact(found, "b.txt") is None
+    assert source.artefact(found, "a.txt") == path
+    assert source.artefact(found, "l") is None
+    assert source.artefact(found, "b.txt") is None
     write_bytes(path, b"hullo")
     with pytest.raises(BadInput, match="not the file"):
-        door.artefact(found, "a.txt")
+        source.artefact(found, "a.txt")
 
 
-def test_another_schema_is_refused(door):
+def test_another_schema_is_refused(source):
     write(
-        door.folder / "evidence.json",
+        source.folder / "evidence.json",
         Header(
             run="r", image_id=None, created="", machine=Machine(), schema="splatgate/evidence/0"
         ),
     )
     with pytest.raises(BadInput, match="evidence/0"):
-        door.header  # noqa: B018
+        source.header  # noqa: B018

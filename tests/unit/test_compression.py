@@ -111,11 +111,11 @@ def test_a_recording_speaks_of_the_model_that_was_compressed(job, tool, tmp_path
 
     write(tmp_path / "evidence.json", {})
     compression.compress(tool, job)
-    door = Recorded(tmp_path, tmp_path)
-    assert len(door.compressed(Named).runs) == len(FORMATS) + 1
+    source = Recorded(tmp_path, tmp_path)
+    assert len(source.compressed(Named).runs) == len(FORMATS) + 1
     (job / "model" / "point_cloud.ply").write_bytes(b"ply\nanother")
     with pytest.raises(NotVerified, match="another than the one compressed"):
-        door.compressed(Named)
+        source.compressed(Named)
 
 
 def test_splats_are_read_back_in_the_tools_order(tmp_path):

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from splatgate.evidence import Header, Job, Limits, LogLine, Machine, Origin, Use, read, write
-from splatgate.judge.fixtures import gpu
-from splatgate.judge.in_process import judged
+from splatgate.judge.in_process import Fixtures, judged
 from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.proof import catalogue, report
 from splatgate.proof.bench import remember
@@ -130,18 +129,19 @@ def good(tmp_path_factory):
     write(folder / "gpu" / "kernels.json", kernels)
     header = Header("r", None, "2026-01-01T00:00:00", Machine(gpu=GPU), tree_hash(DEFAULT_SCENE))
     write(folder / "evidence.json", replace(header, scene_name=DEFAULT_SCENE.name))
-    door = Constructed(folder, DEFAULT_SCENE)
+    source = Constructed(folder, DEFAULT_SCENE)
+    fixtures = Fixtures(source)
     known = {}
     for data, (psnr, margin) in QUALITY.items():
-        found = gpu.trained_on(door)(data)
-        path = door.scene_of(found.job)
+        found = fixtures.getfixturevalue("trained_on")(data)
+        path = source.scene_of(found.job)
         digest = hashlib.sha256(found.ply.read_bytes()).hexdigest()
         views = [tuple(VIEWS[0].values())]
         known[f"gpu measured {digest} {views} {path}"] = SplatsVerdict(
             9, layout_ok=True, logits_ok=True, psnr=psnr, margin=margin
         )
-    for give in (gpu.gpu_stopped, gpu.gpu_capped, gpu.gpu_short, gpu.gpu_starved):
-        give(door)
+    for name in ("gpu_stopped", "gpu_capped", "gpu_short", "gpu_starved"):
+        fixtures.getfixturevalue(name)
     return folder, known, judged(folder, DEFAULT_SCENE, known, ("gpu",))
 
 

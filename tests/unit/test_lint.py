@@ -9,7 +9,7 @@ from splatgate.container import lint
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import Lint, Remark, write
 from splatgate.evidence.missing import CannotLook, NotVerified
-from splatgate.judge.fixtures import image as provide
+from splatgate.judge.in_process import Fixtures
 from splatgate.paths import ROOT
 from splatgate.sources.recorded import Recorded
 
@@ -60,19 +60,19 @@ def test_without_hadolint_nothing_is_verified(dockerfile, monkeypatch):
 
 
 def test_remarks_on_another_dockerfile_are_no_evidence(tmp_path):
-    door = Recorded(tmp_path, tmp_path)
+    source = Recorded(tmp_path, tmp_path)
     with pytest.raises(NotVerified, match="--dockerfile"):
-        door.lint()
+        source.lint()
     (tmp_path / "Dockerfile").write_text("FROM x\n")
     (tmp_path / "evidence.json").write_text("{}")
     with pytest.raises(NotRecorded, match="hadolint"):
-        door.lint()
+        source.lint()
     write(tmp_path / "hadolint.json", Lint("1", "another", ()))
     with pytest.raises(NotVerified, match="another Dockerfile"):
-        door.lint()
+        source.lint()
 
 
 def test_a_dockerfile_that_hadolint_cannot_read_is_not_verified():
     said = (Remark(lint.UNREADABLE, "error", 1, "unexpected 'X'\nexpecting Y"),)
     with pytest.raises(NotVerified, match="cannot read the Dockerfile: unexpected 'X' expecting Y"):
-        provide.remarks(SimpleNamespace(lint=lambda: Lint("1", "", said)))
+        Fixtures(SimpleNamespace(lint=lambda: Lint("1", "", said))).getfixturevalue("remarks")

@@ -107,7 +107,7 @@ def test_cases_are_the_checks_that_pytest_would_run():
     ids=["passed", "failed", "blocked", "not-verified", "error"],
 )
 def test_a_check_is_judged_by_the_plugins_rule(tmp_path, raised, state, error):
-    def test_x(door):
+    def test_x(evidence):
         if raised:
             raise raised
 
