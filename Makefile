@@ -68,7 +68,7 @@ bench: .tox/bench/made  ## time the container lane, and the same facts by contai
 bench-trainer: .tox/trainer/made  ## train and time the trainer on this machine: ARGS="--scene DIR"
 	@PYTHONPATH=image .tox/trainer/bin/python image/bench.py $(ARGS)
 
-clean:  ## remove what make made here; images stay in the engine
+clean:  ## remove what make made here; `python -m splatgate clean` says what the engine holds
 	rm -rf .tox build
 
 # An environment is made when its locks change, and by one target at a time.

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from splatgate.evidence import BadInput, strict
+from splatgate.paths import ROOT
 
 #: Folders under tests/ that hold checks, cheapest first; ``live`` is a real account.
 LANES = ("container", "sagemaker", "gpu", "live")
@@ -27,7 +28,7 @@ CAUSES = {
     "sagemaker": "SageMaker Environment Issues",
     "permissions": "File Permissions/Path Issues",
 }
-FILE = Path(__file__).resolve().parent.parent / "checklist.toml"
+FILE = ROOT / "checklist.toml"
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import signal
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from splatgate import checklist
 from splatgate.checklist import LANES
-from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
-from splatgate.evidence import BadInput, Header, from_json, read, to_json
+from splatgate.evidence import BadInput, Header, read, to_json, unwritable
 from splatgate.judge import options
+from splatgate.judge.interrupts import INTERRUPTS, STOPS
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 from splatgate.record import Record
-from splatgate.sources.run import GIVEN
+from splatgate.sagemaker.validate import instance_type
+from splatgate.sources.run import GIVEN, Account
 from splatgate.verdict import EXIT_NO_JUDGEMENT, exit_status
 
 #: Verb, the function that answers it, and one line of help.
@@ -31,7 +35,6 @@ VERBS = {
     "diagnose": ("splatgate.diagnose.cli:main", "explain a failed job by the checklist"),
     "checks": ("splatgate.proof.published:main", "the catalogue of checks, from their docstrings"),
     "job": ("splatgate.sagemaker.cli:main", "run one training job as SageMaker would"),
-    "probe": ("splatgate.probing.cli:main", "answer open points by one short job in your account"),
     "pipeline": ("splatgate.pipeline.cli:main", "judge a state machine and its requests"),
     "scene": ("splatgate.scene.cli:main_scene", "judge a COLMAP scene"),
     "push": ("splatgate.signoff.cli:push", "push an image to a staging repository"),
@@ -39,6 +42,7 @@ VERBS = {
     "sign": ("splatgate.signoff.cli:sign", "sign a run record with a key"),
     "verify": ("splatgate.signoff.cli:verify", "verify the signed sign-off of a digest"),
     "stop-engine": ("splatgate.cli:stop_engine", "stop the engine that `image` started, if it did"),
+    "clean": ("splatgate.clean:main", "what of ours this machine holds; remove it"),
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }
 
@@ -58,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_NO_JUDGEMENT
     module, _, name = VERBS[verb][0].partition(":")
     try:
+        if verb != "judge":
+            # The modules are loaded: what was held back meanwhile comes through.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
         return run(rest)
     except BadInput as error:
@@ -69,9 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         # argparse leaves with 2, which here is the gate's.
         return EXIT_NO_JUDGEMENT if end.code == 2 else int(end.code or 0)
+    except OSError as error:
+        sys.stderr.write(f"splatgate {verb}: {unwritable(error)}\n")
+        return EXIT_NO_JUDGEMENT
     except KeyboardInterrupt:
         sys.stderr.write(f"splatgate {verb}: interrupted\n")
-        return 130
+        return EXIT_NO_JUDGEMENT
 
 
 def usage() -> str:
@@ -98,19 +108,48 @@ def judge(argv: Sequence[str]) -> int:
     if asked.pushed and not parse(asked.pushed).host:
         raise BadInput(f"--pushed {asked.pushed}: names no registry; give HOST/NAME:TAG")
     for name in asked.instance_type:
-        cuda.target(name)
+        instance_type(name)
     for name in GIVEN.values():
-        path = getattr(asked, name[2:].replace("-", "_"))
-        if path is not None and not Path(path).is_file():
-            raise BadInput(f"{name} {path}: no such file")
-    out = Path(asked.out).resolve()
-    record = out / "record.json"
+        value = getattr(asked, name[2:].replace("-", "_"))
+        for path in value if isinstance(value, list) else [value] if value else []:
+            if not Path(path).is_file():
+                raise BadInput(f"{name} {path}: no such file")
     if asked.baseline:
         read(Path(asked.baseline), Record)
-        if Path(asked.baseline).resolve() == record:
+        if Path(asked.baseline).resolve() == (record := Path(asked.out).resolve() / "record.json"):
             raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
+    # While interrupts are still held back: numpy, broken off while it loads, does not load again,
+    # and the end of a run needs it.
+    importlib.import_module("splatgate.judge.session")
+    run = None
+    with suppress(KeyboardInterrupt):
+        INTERRUPTS.install()
+        run = run_pytest(_command(asked), quiet=asked.json)
+    if INTERRUPTS.seen and not (run and run.record and run.record.interrupted):
+        run = _interrupted(asked, run)
+    if run and run.problem:
+        return EXIT_NO_JUDGEMENT
+    if run is None or run.record is None:
+        raise BadInput("the run left no record; see what pytest said above")
+    if asked.json:
+        sys.stdout.write(to_json(run.record).decode())
+    return exit_status(run.record)
+
+
+def _command(asked: argparse.Namespace) -> list[str]:
+    """pytest's arguments for what is asked, once there is something to judge.
+
+    Raises:
+        BadInput: no such evidence, image or scene; or nothing can be written.
+        EngineError: no engine.
+    """
     process = False
-    if asked.evidence:
+    if asked.live and asked.lane:
+        raise BadInput("--live: judges lane live alone; leave --lane out")
+    if asked.live:
+        Account.of(lambda name: getattr(asked, name[2:].replace("-", "_")))
+        asked.lane = ["sagemaker"]
+    elif asked.evidence:
         if not (Path(asked.evidence) / "evidence.json").exists():
             raise BadInput(f"{asked.evidence}: no evidence.json in it; give a folder of evidence")
         read(Path(asked.evidence) / "evidence.json", Header)
@@ -118,21 +157,42 @@ def judge(argv: Sequence[str]) -> int:
         process = True
     else:
         preflight(asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE))
-    record.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
+    out = Path(asked.out).resolve()
+    try:
+        # Better now than after minutes of work.
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise BadInput(unwritable(error, out)) from None
+    command = ["-c", str(ROOT / "pytest.ini"), "--rootdir", str(ROOT)]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
+    # It loads hypothesis at the end of a run, which no check uses: a second and more.
+    command += ["-p", "no:hypothesispytest"]
     command += ["-n", asked.workers] if asked.workers != "0" else []
-    command += [f"--junitxml={out / 'junit.xml'}"]
     command += options.passed_on(asked)
     command += ["--process"] if process else []
-    command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
-    run_pytest(command, quiet=asked.json)
-    if not record.exists():
-        raise BadInput("the run left no record; see what pytest said above")
-    result = from_json(record.read_bytes(), Record, str(record))
-    if asked.json:
-        sys.stdout.write(to_json(result).decode())
-    return exit_status(result)
+    return [*command, *(str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3])]
+
+
+def _interrupted(asked: argparse.Namespace, run: Any) -> Any:
+    """End a run that pytest did not: interrupted before it had begun, or after its record."""
+    from splatgate.judge.plugin import Judge
+
+    INTERRUPTS.ending = True
+    if run is None:
+
+        def option(name: str) -> Any:
+            return getattr(asked, name[2:].replace("-", "_"), None)
+
+        params = SimpleNamespace(dir=Path.cwd())
+        config: Any = SimpleNamespace(getoption=option, invocation_params=params, option=asked)
+        run = Judge(config, checklist.load())
+    run.collect()
+    run.finish(interrupted=True)
+    where = run.problem or f"record: {run.folder / 'record.json'}"
+    sys.stderr.write(f"splatgate judge: interrupted; {where}\n")
+    return run
 
 
 def stop_engine(argv: Sequence[str]) -> int:
@@ -147,22 +207,23 @@ def stop_engine(argv: Sequence[str]) -> int:
     return 0
 
 
-def run_pytest(command: Sequence[str], *, quiet: bool) -> int:
-    """Run pytest, handing interrupts on to it so that it can sweep; its output goes to standard
-    error if quiet.
+def run_pytest(command: Sequence[str], *, quiet: bool) -> Any:
+    """Run pytest in this process, its output on standard error if quiet.
+
+    Returns its ``splatgate.judge.plugin.Judge``; None where it never came so far.
     """
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=sys.stderr if quiet else None, env={**os.environ}
-    )
-    previous = {
-        number: signal.signal(number, lambda received, _: process.send_signal(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        return process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    import pytest
+
+    class Keeper:
+        judge: Any = None
+
+        def pytest_sessionstart(self, session: pytest.Session) -> None:
+            self.judge = session.config.pluginmanager.getplugin("splatgate-judge")
+
+    keeper = Keeper()
+    with suppress(KeyboardInterrupt), redirect_stdout(sys.stderr if quiet else sys.stdout):
+        pytest.main(list(command), plugins=[keeper])
+    return keeper.judge
 
 
 def engine_answers() -> bool:

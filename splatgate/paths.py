@@ -1,18 +1,24 @@
-"""Where the suite's own files lie: checks, checklist, scenes, the trainer's sources."""
+"""Where the suite's own files lie: in a checkout, or inside the installed package."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+#: The repository, where this package lies in one; None: it is installed.
+CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "pytest.ini").is_file() else None
+#: Checks, checklist, policies, scenes and pipeline: the repository, or what the wheel took from it
+#: (pyproject.toml, force-include).
+ROOT = CHECKOUT or _PACKAGE / "suite"
+#: What is built, and where results go by default.
+BUILD = (CHECKOUT or Path.cwd()) / "build"
 DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"
 
 
 def built_image() -> str | None:
     """Id of the image that ``make image`` built here."""
-    path = ROOT / "build" / "image" / "build.json"
     try:
-        return str(json.loads(path.read_text())["image_id"])
+        return str(json.loads((BUILD / "image" / "build.json").read_text())["image_id"])
     except (OSError, ValueError, KeyError):
         return None

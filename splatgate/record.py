@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from splatgate.evidence import Machine, to_json
 
@@ -93,6 +94,8 @@ class Suite:
     checklist_sha256: str
     #: Hash of policy.toml as it stood when the run ended, so that a later bar is seen as later.
     policy_sha256: str = ""
+    #: Hash of the suite's own files, which names an installed suite as a commit names a checkout.
+    files_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Record:
     #: looked at.
     door: str = "live"
     interrupted: bool = False
+    #: What alone was judged, where the run was asked for less than the whole; empty: for the whole.
+    part: str = ""
     schema: str = SCHEMA
     errors: tuple[str, ...] = field(default=())
     #: Against the run that --baseline named; None: none was named.
@@ -198,6 +203,30 @@ def seal(record: dict[str, Any]) -> str:
     """sha256 of a record's JSON without its seal, keys sorted."""
     rest = {name: value for name, value in record.items() if name != "seal"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def junit(record: Record) -> bytes:
+    """The record's checks as JUnit."""
+    root = ET.Element("testsuites", name=f"splatgate {record.verdict}")
+    for lane in sorted({check.lane for check in record.checks}):
+        mine = [check for check in record.checks if check.lane == lane]
+        suite = ET.SubElement(root, "testsuite", name=lane, tests=str(len(mine)))
+        for kind, found in (
+            ("failures", [c for c in mine if c.state == State.FAILED]),
+            ("skipped", [c for c in mine if c.state not in (State.PASSED, State.FAILED)]),
+        ):
+            suite.set(kind, str(len(found)))
+        for check in mine:
+            name = check.node.rpartition("::")[2]
+            case = ET.SubElement(suite, "testcase", classname=check.item, name=name)
+            case.set("time", f"{check.seconds:.3f}")
+            if check.state != State.PASSED:
+                kind = "failure" if check.state == State.FAILED else "skipped"
+                said = "".join(c for c in check.reason if c in "\n\t" or c.isprintable())
+                ET.SubElement(case, kind, message=f"{check.state}: {said}")
+    ET.indent(root)
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data
 
 
 def sealed(record: Record) -> Record:

@@ -1,16 +1,24 @@
 """The terminal summary: the guide's four sections, each line with its state, reason, remedy and way
-to repeat.
+to repeat; and at its end the verdict and the next command.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import sys
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from splatgate import baseline
 from splatgate.checklist import SECTIONS, Checklist, Item
+from splatgate.container.reference import host
+from splatgate.paths import ROOT, built_image
 from splatgate.record import Check, ItemState, Record, State
+from splatgate.verdict import CONFORMANT, EXIT_NO_JUDGEMENT, exit_status
 
 WORDS = {
     State.HELD: ("held", {"green": True}),
@@ -23,104 +31,188 @@ VERDICTS = {
     "partial": {"yellow": True, "bold": True},
     "non-conformant": {"red": True, "bold": True},
 }
+#: Where the words of a line begin, and what is said of it.
+COLUMN = 16
 
 
-def write(out: Any, record: Record, checklist: Checklist, folder: Path) -> None:
-    """Write the summary of ``record`` to a pytest terminal writer."""
+class Writer:
+    """Writes lines to a pytest terminal writer, folded at words to the terminal's width."""
+
+    def __init__(self, out: Any) -> None:
+        self.out = out
+        self.width = max(getattr(getattr(out, "_tw", out), "fullwidth", 80), 40)
+
+    def line(
+        self, text: str = "", indent: int = 0, hang: int = 0, lead: str = "", **colour: bool
+    ) -> None:
+        """One line; what does not fit stands below it, further in. A long word is not broken: it
+        may be a path. No-break spaces become spaces. With ``lead``, that alone is coloured.
+        """
+        first, *rest = textwrap.wrap(
+            lead + text,
+            self.width,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (hang or indent + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+        if lead:
+            self.out.write(first[: indent + len(lead)], **colour)
+            first, colour = first[indent + len(lead) :], {}
+        for one in (first, *rest):
+            self.out.write_line(one.replace("\xa0", " "), **colour)
+
+
+def write(out: Any, record: Record, checklist: Checklist, folder: Path, given: str = "") -> None:
+    """Write the summary of ``record`` to a pytest terminal writer.
+
+    ``folder`` holds the record, ``given`` are the options that the run had.
+    """
     out.section("Splatgate", sep="=", bold=True)
+    to = Writer(out)
     image = record.image
     size = f", {image.bytes / 1e9:.1f} GB" if image.bytes else ""
-    out.write_line(f"image    {image.ref or 'none'}{size}")
-    out.write_line(f"image id {image.image_id or 'unknown'}")
+    to.line(f"image    {image.ref or 'none'}{size}")
+    to.line(f"image id {image.image_id or 'unknown'}")
     if record.door == "recorded":
-        out.write_line(
+        to.line(
             "NOTHING ON THIS MACHINE WAS JUDGED: this is recorded evidence, judged again.",
             yellow=True,
             bold=True,
         )
-    if record.interrupted:
-        out.write_line(
-            "The run was interrupted: what it did not reach is not verified.", yellow=True
-        )
     for section, title in SECTIONS.items():
-        out.write_line("")
-        out.write_line(title, bold=True)
+        to.line()
+        to.line(title, bold=True)
         for item in checklist.item:
             if item.section == section:
-                _item(out, item, record.items[item.id], record)
-    _end(out, record, folder)
+                _item(to, item, record.items[item.id], record, given)
+    _end(to, record, checklist, folder, given)
 
 
-def _item(out: Any, item: Item, state: ItemState, record: Record) -> None:
+def _item(to: Writer, item: Item, state: ItemState, record: Record, given: str) -> None:
     word, colour = WORDS[state.state]
-    out.write(f"  {word:<13}", **colour)
-    out.write_line(f" {item.sentence}  [{item.id}]")
+    text = f" {item.sentence}  [{item.id}]"
+    to.line(text, 2, COLUMN, lead=f"{word:<{COLUMN - 3}}", **colour)
     checks = [c for c in record.checks if c.item == item.id]
-    first: dict[str, Check] = {}
-    for check in record.checks:
-        if check.state == State.NOT_VERIFIED:
-            first.setdefault(check.reason, check)
-    repeats: Counter[str] = Counter()
+    same: dict[str, list[Check]] = defaultdict(list)
     for check in checks:
-        said = first.get(check.reason, check)
-        if check.state == State.NOT_VERIFIED and said is not check:
-            # One cause, as an image without Python, is told once and by the name of one check.
-            repeats[said.name] += 1
+        if check.state == State.NOT_VERIFIED:
+            same[check.reason.partition("\n")[0]].append(check)
         else:
-            _check(out, check)
-    for cause, count in repeats.items():
-        out.write_line(f"{'':16}{count} not verified, as {cause}")
+            _check(to, check)
+    for reason, those in same.items():
+        # One cause, as a machine without a GPU, is told once in each line that it touches.
+        who = _case(those[0]) if len(those) == 1 else f"{len(those)} checks"
+        to.line(f"{who} not verified: {reason}", COLUMN)
     if state.state == State.FAILED:
         failed = next(c for c in checks if c.state == State.FAILED and c.level == "must")
-        name = (record.image.image_id or "").removeprefix("sha256:")[:12] or record.image.ref
-        out.write_line(f"{'':16}remedy: {item.remedy}", bold=True)
-        which = f"--image {name}" if name else "--process"
-        out.write_line(f"{'':16}again:  .tox/suite/bin/pytest '{failed.node}' {which}")
+        to.line(f"remedy: {item.remedy}", COLUMN, COLUMN + 8, bold=True)
+        # In one piece, to be copied: the terminal itself folds it.
+        again = f"{'':{COLUMN}}again:  {_python()} -m pytest '{failed.node}' {given}"
+        to.out.write_line(again.rstrip())
     if state.state == State.NOT_VERIFIED:
         seen = {check.lane for check in checks}
         for lane in item.required:
             if lane in state.open:
-                out.write_line(f"{'':16}lane {lane}: no check yet")
+                to.line(f"lane {lane}: no check yet", COLUMN)
             elif lane not in seen:
-                out.write_line(f"{'':16}lane {lane}: not run")
+                to.line(f"lane {lane}: not run", COLUMN)
 
 
-def _check(out: Any, check: Check) -> None:
+def _python() -> str:
+    """This interpreter as a person calls it from the checkout."""
+    path = Path(sys.executable)
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
+
+
+def _case(check: Check) -> str:
+    return check.node.rpartition("::")[2]
+
+
+def _check(to: Writer, check: Check) -> None:
     if check.state == State.PASSED:
         if check.supporting:
-            out.write_line(f"{'':16}{check.name}: passed in the process runtime (supporting only)")
+            to.line(f"{check.name}: passed in the process runtime (supporting only)", COLUMN)
         return
-    label = {State.FAILED: "failed", State.BLOCKED: "blocked"}.get(check.state, "not verified")
-    if check.level == "should" and check.state == State.FAILED:
-        label = "advice"
-    case = check.node.rpartition("::")[2]
     if check.state == State.BLOCKED:
         cause = (check.blocked_by or "").rpartition("::")[2]
-        out.write_line(f"{'':16}{case}: blocked by {cause}")
+        to.line(f"{_case(check)}: blocked by {cause}", COLUMN)
         return
+    label = "advice" if check.level == "should" else "failed"
     lines = check.reason.splitlines() or [""]
-    out.write_line(f"{'':16}{case}: {label}: {lines[0]}")
-    if check.state == State.FAILED:
-        for line in lines[1:6]:
-            out.write_line(f"{'':18}{line}")
+    to.line(f"{_case(check)}: {label}: {lines[0]}", COLUMN)
+    for line in lines[1:6]:
+        to.line(line, COLUMN + 2)
 
 
-def _end(out: Any, record: Record, folder: Path) -> None:
+def _end(to: Writer, record: Record, checklist: Checklist, folder: Path, given: str) -> None:
     counts = {s: sum(i.state == s for i in record.items.values()) for s in WORDS}
-    out.write_line("")
-    out.write_line(
+    to.line()
+    to.line(
         f"{len(record.items)} lines: {counts[State.HELD]} held, {counts[State.FAILED]} failed, "
         f"{counts[State.BLOCKED]} blocked, {counts[State.NOT_VERIFIED]} not verified"
     )
-    jobs = ", ".join(f"{j.key} {j.status} {j.seconds:.0f} s" for j in record.jobs)
-    if jobs:
-        out.write_line(f"jobs: {jobs}")
+    ended: dict[str, list[str]] = defaultdict(list)
+    for job in record.jobs:
+        ended[job.status].append(f"{job.key.rpartition('-')[0]}\xa0{job.seconds:.0f}\xa0s")
+    if ended:
+        to.line(f"{len(record.jobs)} jobs; whether an end was meant, the lines above say:")
+    for status, jobs in sorted(ended.items()):
+        to.line(f"{status:<{COLUMN - 3}} {', '.join(jobs)}", 2, COLUMN)
     if record.baseline is not None:
         for line, bad in baseline.lines(record.baseline):
-            out.write_line(line, red=bad)
+            to.line(line, red=bad)
     left = record.leftovers
     if left.containers or left.volumes or left.networks or left.files:
-        out.write_line(f"left behind: {left}", red=True)
-    out.write_line(f"record: {folder / 'record.json'}")
-    out.write(f"verdict: {record.verdict}", **VERDICTS[record.verdict])
-    out.write_line("")
+        to.line(f"left behind: {left}", red=True)
+    to.out.write_line(f"record:  {folder / 'record.json'}")
+    why, then = next_step(record, checklist, given)
+    last = f"verdict: {record.verdict}. {why}; {then}"
+    to.out.write_line(last, **VERDICTS[record.verdict])
+
+
+def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[str, str]:
+    """Why the verdict is not better, and the command that comes next."""
+    own = record.image.image_id in (None, built_image())
+    whole = "make test-image" if own else f"make test-image IMAGE={record.image.ref}"
+    ran = [c for c in record.checks if c.reason != "not run"]
+    again = f"{_python()} -m splatgate judge {given}" if given else "make test-image"
+    failed = [name for name, state in record.items.items() if state.state == State.FAILED]
+    if record.interrupted:
+        live = record.jobs and record.door != "recorded"
+        kept = f"goes on from the {len(record.jobs)} jobs recorded" if live else "judges anew"
+        why = f"Interrupted after {len(ran)} of {len(record.checks)} checks"
+        return why, f"the same command {kept}"
+    if failed:
+        return f"{_some(failed)} failed", f"mend it as said above, then: {again}"
+    broken = [check.reason for check in record.checks if check.error]
+    if broken or exit_status(replace(record, door="live")) == EXIT_NO_JUDGEMENT:
+        why = " ".join((broken or [c.reason for c in ran] or ["nothing ran"])[0].split())
+        return f"It could not be judged: {why[:200]}", f"then: {again}"
+    if record.door == "recorded":
+        return "Recorded evidence, judged again", "to judge an image here: make test-image"
+    if record.verdict == CONFORMANT:
+        return "Every line holds", "to decide on a release: make gate"
+    if record.part:
+        return f"Only a part was judged ({record.part})", f"for the whole: {whole}"
+    missing = [
+        (item.id, lane)
+        for item in checklist.item
+        for lane in item.required
+        if record.items[item.id].lanes[lane] != State.HELD
+    ]
+    others = sorted({name for name, lane in missing if lane != "gpu"})
+    if any(lane == "gpu" for _, lane in missing):
+        more = f"; not verified: {_some(others)}" if others else ""
+        image, digest = record.image.ref or "", record.image.manifest_digest
+        if digest and host(image) and "@" not in image:
+            image = f"{image.rpartition(':')[0]}@{digest}"
+        judge = f"python -m splatgate judge --lane gpu --image {image}"
+        command = "make test-gpu" if own else judge
+        return f"The gpu lane is missing{more}", f"on a GPU machine: {command}"
+    return f"Not verified: {_some(others)}", "what a release needs: make gate"
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *more = names
+    return f"{first} and {len(more)} more" if len(more) > 1 else " and ".join([first, *more])

@@ -116,11 +116,15 @@ def verdict(states: dict[str, ItemState]) -> str:
 
 
 def exit_status(record: Record) -> int:
-    """Exit status of a run: 1 an item failed, 3 nothing was or could be judged, else 0."""
+    """Exit status of a run: 3 interrupted, 1 an item failed, 3 nothing was or could be judged, else
+    0.
+    """
+    if record.interrupted:
+        return EXIT_NO_JUDGEMENT
     if record.verdict == NON_CONFORMANT:
         return EXIT_FAILED
     nothing = not any(c.state == State.PASSED for c in record.checks)
-    if record.door == "recorded" or record.interrupted or record.errors or nothing:
+    if record.door == "recorded" or record.errors or nothing:
         return EXIT_NO_JUDGEMENT
     if any(c.error for c in record.checks):
         return EXIT_NO_JUDGEMENT

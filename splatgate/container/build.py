@@ -31,12 +31,12 @@ from splatgate.container.buildlog import NO_NAMES, failure, run_logged
 from splatgate.container.engine import PLATFORM, Builder, EngineError, say
 from splatgate.container.provenance import bare
 from splatgate.container.trust import Trust
+from splatgate.paths import BUILD, ROOT
 
 if TYPE_CHECKING:
     import docker
 
 SCHEMA = "splatgate/build/1"
-ROOT = Path(__file__).resolve().parents[2]
 TAG = "splatgate/3dgs-trainer:dev"
 #: Compute capabilities of the job definition's instances: T4 (ml.g4dn); a release adds A10G (ml.g5)
 #: and L4 (ml.g6).
@@ -49,7 +49,7 @@ class Options:
     """What to build. Everything but ``extra_ca`` and ``out`` is part of the image's identity."""
 
     context: Path = ROOT / "image"
-    out: Path = ROOT / "build" / "image"
+    out: Path = BUILD / "image"
     tag: str = TAG
     release: bool = False
     base: str | None = None

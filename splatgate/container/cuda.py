@@ -1,4 +1,4 @@
-"""CUDA as typed data: GPUs of SageMaker's instances, driver floors, and which code runs where.
+"""CUDA as typed data: driver floors, and which code runs on which GPU.
 
 A compute capability is written as the number in ``sm_XY``: 75 for 7.5. A driver is its branch: 525.
 """
@@ -6,9 +6,10 @@ A compute capability is written as the number in ``sm_XY``: 75 for 7.5. A driver
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from splatgate.evidence import BadInput
+from splatgate.evidence.missing import NotVerified
+from splatgate.instances import DECLARED, INSTANCES, Instance
 
 #: CUDA runtime's major version → lowest host driver branch (minor-version compatibility).
 #: Source: docs.nvidia.com/deploy/cuda-compatibility, "Minor Version Compatibility".
@@ -28,36 +29,6 @@ DRIVER_CUDA = {
 }
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """One kind of GPU. ``sm`` is its compute capability.
-
-    Source: developer.nvidia.com/cuda-gpus.
-    """
-
-    name: str
-    sm: int
-
-
-#: The GPU of each family of training instances.
-#: Source: EC2 DescribeInstanceTypes (contract 5.4); aws.amazon.com/ec2/instance-types.
-FAMILIES = {
-    "p3": Gpu("V100", 70),
-    "p3dn": Gpu("V100", 70),
-    "g4dn": Gpu("T4", 75),
-    "p4d": Gpu("A100", 80),
-    "p4de": Gpu("A100", 80),
-    "g5": Gpu("A10G", 86),
-    "g6": Gpu("L4", 89),
-    "g6e": Gpu("L40S", 89),
-    "p5": Gpu("H100", 90),
-    "p5e": Gpu("H200", 90),
-    "p5en": Gpu("H200", 90),
-    "p6-b200": Gpu("B200", 100),
-}
-#: Instance types of the reference job definition, for which the image must hold machine code.
-INSTANCE_TYPES = ("ml.g4dn.xlarge",)
-
 #: Variables that act on a compiler, and mean nothing, or something else, where the image runs.
 #: Sources: torch/utils/cpp_extension.py; gsplat's setup.py; nvcc's and debconf's documentation.
 BUILD_ONLY = (
@@ -74,31 +45,20 @@ REQUIRE = "NVIDIA_REQUIRE_CUDA"
 DISABLE_REQUIRE = "NVIDIA_DISABLE_REQUIRE"
 
 
-@dataclass(frozen=True)
-class Target:
-    """An instance type for which the image must hold machine code."""
-
-    name: str
-    gpu: Gpu
-
-    @property
-    def sm(self) -> int:
-        """Its GPU's compute capability."""
-        return self.gpu.sm
-
-
-def target(name: str) -> Target:
-    """The instance type of a name such as ``ml.g5.12xlarge``.
+def target(name: str) -> Instance:
+    """The instance type of a name such as ``ml.g5.12xlarge``, for which an image holds code.
 
     Raises:
-        BadInput: no such name, or a family without a GPU that is known here.
+        BadInput: no name of an instance type, or a type without a GPU.
+        NotVerified: one that the table does not describe.
     """
-    found = re.fullmatch(r"ml\.([\w-]+)\.[\w-]+", name)
-    if not found or found.group(1) not in FAMILIES:
-        raise BadInput(
-            f"instance type {name!r}: give ml.FAMILY.SIZE, FAMILY one of {', '.join(FAMILIES)}"
-        )
-    return Target(name, FAMILIES[found.group(1)])
+    if not re.fullmatch(r"ml\.[\w-]+\.[\w-]+", name):
+        raise BadInput(f"instance type {name!r}: give ml.FAMILY.SIZE, such as {DECLARED[0]}")
+    if name not in INSTANCES:
+        raise NotVerified(f"instance type {name} is not described in splatgate/instances.py")
+    if INSTANCES[name].sm is None:
+        raise BadInput(f"instance type {name}: it has no GPU; give one such as {DECLARED[0]}")
+    return INSTANCES[name]
 
 
 def runs_on(cubins: tuple[int, ...], sm: int) -> bool:

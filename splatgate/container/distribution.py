@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -181,9 +182,8 @@ class Distribution:
             text = f"{first.get('code')}: {first.get('message')}"
         except (ValueError, LookupError, AttributeError, TypeError):
             text = answer.reason or "no reason"
-        mend = f"docker login {self.where.host or HUB}" if answer.status_code in (401, 403) else ""
-        mend = mend or "look at the registry"
-        raise RegistryError(f"{self.where.repository}: {answer.status_code} {text}; {mend}")
+        said = f"{answer.status_code} {text}"
+        raise RegistryError(f"{self.where.repository}: {said}; {remedy(said, self.where.host)}")
 
     def _send(
         self,
@@ -255,8 +255,24 @@ class Distribution:
             text = " ".join(str(error).split())[:160]
             raise RegistryError(
                 f"{self.where.repository}: no token from {asked.get('realm')}: {text}; "
-                f"docker login {self.where.host or HUB}"
+                f"{remedy(text, self.where.host)}"
             ) from None
+
+
+#: In the words of registries and engines: who asks is not known, or may not; nobody was reached.
+_UNKNOWN = re.compile(
+    r"(?i)\b40[13]\b|denied|unauthori[sz]ed|authenticat|authori[sz]ation|credential"
+)
+_UNREACHED = re.compile(
+    r"(?i)refused|no such host|tim(ed|e) ?out|unreachable|resolv|connect|\bEOF\b"
+)
+
+
+def remedy(said: str, host: str | None) -> str:
+    """What helps against a registry's refusal, or against getting no answer from it."""
+    if _UNREACHED.search(said):
+        return "check host and network"
+    return f"docker login {host or HUB}" if _UNKNOWN.search(said) else "look at the registry"
 
 
 def _with(header: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:

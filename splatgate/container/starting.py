@@ -260,6 +260,15 @@ def ticks(pid: int) -> int:
         return 0
 
 
+def ticks_of_ours(folder: Path = FOLDER) -> int:
+    """When the engine that ``ensure`` started was started, if it still runs; else 0."""
+    try:
+        started = Started(**json.loads((folder / "started.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return 0
+    return started.ticks if started.ticks == ticks(started.pid) else 0
+
+
 def stop_ours(folder: Path = FOLDER) -> bool:
     """Stop the engine that ``ensure`` started, if it did and it still runs. Returns whether it
     stopped one.

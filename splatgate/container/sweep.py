@@ -67,7 +67,8 @@ def is_gone(label: str) -> bool:
     return bool(start and now and start != now)
 
 
-def _found(client: Any, label: str) -> dict[str, list[Any]]:
+def found(client: Any, label: str) -> dict[str, list[Any]]:
+    """What the engine holds that has a label, by kind."""
     query = {"label": label}
     return {
         # ignore_removed: a container may vanish between the list and the look.
@@ -79,8 +80,8 @@ def _found(client: Any, label: str) -> dict[str, list[Any]]:
 
 def leftovers(client: Any, run_id: str) -> dict[str, list[str]]:
     """Names of what the engine holds of run ``run_id``, by kind; three empty lists when clean."""
-    found = _found(client, f"{RUN_LABEL}={run_id}")
-    return {kind: sorted(item.name for item in found[kind]) for kind in KINDS}
+    held = found(client, f"{RUN_LABEL}={run_id}")
+    return {kind: sorted(item.name for item in held[kind]) for kind in KINDS}
 
 
 def sweep(client: Any, run_id: str) -> dict[str, list[str]]:
@@ -88,7 +89,7 @@ def sweep(client: Any, run_id: str) -> dict[str, list[str]]:
 
     What cannot be removed is left for ``leftovers`` to report; that is no error here.
     """
-    return _remove(_found(client, f"{RUN_LABEL}={run_id}"), lambda _: True)
+    return _remove(found(client, f"{RUN_LABEL}={run_id}"), lambda _: True)
 
 
 def sweep_stale(client: Any, run_id: str | None = None) -> dict[str, list[str]]:
@@ -97,7 +98,7 @@ def sweep_stale(client: Any, run_id: str | None = None) -> dict[str, list[str]]:
     ``run_id`` confines this to one run.
     """
     label = CONTROLLER_LABEL if run_id is None else f"{RUN_LABEL}={run_id}"
-    return _remove(_found(client, label), lambda found: is_gone(found.get(CONTROLLER_LABEL, "")))
+    return _remove(found(client, label), lambda labels: is_gone(labels.get(CONTROLLER_LABEL, "")))
 
 
 def sweep_folders(parent: Path, prefix: str) -> None:
@@ -111,15 +112,16 @@ def sweep_folders(parent: Path, prefix: str) -> None:
 
 
 def _remove(
-    found: dict[str, list[Any]], wanted: Callable[[dict[str, str]], bool]
+    held: dict[str, list[Any]], wanted: Callable[[dict[str, str]], bool]
 ) -> dict[str, list[str]]:
     return {
-        kind: sorted(item.name for item in found[kind] if wanted(_labels(item)) and discard(item))
+        kind: sorted(item.name for item in held[kind] if wanted(labels_of(item)) and discard(item))
         for kind in KINDS
     }
 
 
-def _labels(item: Any) -> dict[str, str]:
+def labels_of(item: Any) -> dict[str, str]:
+    """Labels of a container, volume or network."""
     attrs = item.attrs
     config = attrs.get("Config") or {}
     return attrs.get("Labels") or config.get("Labels") or {}

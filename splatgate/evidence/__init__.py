@@ -37,7 +37,16 @@ from splatgate.evidence.container import (
     Package,
     Source,
 )
-from splatgate.evidence.files import BadInput, T, from_json, read, to_json, write, write_bytes
+from splatgate.evidence.files import (
+    BadInput,
+    T,
+    from_json,
+    read,
+    to_json,
+    unwritable,
+    write,
+    write_bytes,
+)
 from splatgate.evidence.header import SCHEMA, Header, Machine, Origin
 from splatgate.evidence.image import Image, Layer, LayerFiles, Leftover, LeftoverKind, Lint, Remark
 from splatgate.evidence.job import Attempt, Compression, Job, Limits, LogLine, Member, ToolRun, Use
@@ -82,6 +91,7 @@ __all__ = [
     "from_json",
     "read",
     "to_json",
+    "unwritable",
     "write",
     "write_bytes",
 ]

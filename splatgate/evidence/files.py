@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -54,9 +55,16 @@ def write(path: Path, record: object) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file whole or not at all.
+
+    Raises:
+        BadInput: the folder or the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise BadInput(unwritable(error, path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -64,6 +72,23 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise BadInput(unwritable(error, path)) from None
         raise
+
+
+def unwritable(error: OSError, path: Path | None = None) -> str:
+    """One line for a file that cannot be written or read: which, why, and how to mend it."""
+    where = path or error.filename
+    mend = {
+        errno.ENOSPC: "free some disk space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "write to a folder that is not read-only",
+        errno.EACCES: "write to a folder of your own",
+        errno.EEXIST: "a file is in the folder's place; give another folder",
+        errno.ENOTDIR: "a file is in the folder's place; give another folder",
+    }.get(error.errno or 0, "look at the file and its disk")
+    why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{f'{where}: ' if where else ''}{why}; {mend}"

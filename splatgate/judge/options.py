@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+#: Where record and evidence go.
+OUT = "build"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -35,12 +38,18 @@ VALUES = (
     ),
     Option("build-log", "FILE", "log of the build that made the image"),
     Option("dockerfile", "FILE", "Dockerfile of the image"),
-    Option("lock", "FILE", "pip's lock that the image was made from"),
+    Option("lock", "FILE", "pip's lock that the image was made from; repeatable", many=True),
     Option("scene", "DIR", "COLMAP scene for the training jobs (default: the drone scene)"),
     Option("request", "FILE", "CreateTrainingJob request to start from"),
     Option("source", "DIR", "the trainer's sources, for the gpu lane without an image"),
     Option("pipeline", "FILE", "state machine (default: the reference one)"),
     Option("pipeline-input", "FILE", "what the state machine's starter sends"),
+    Option("role", "ARN", "with --live: the training job's role", path=False),
+    Option(
+        "output", "s3://…", "with --live: S3OutputPath, below which everything lies", path=False
+    ),
+    Option("ceiling", "USD", "with --live: the most that the job may cost", path=False),
+    Option("price-per-hour", "USD", "with --live: what the instance costs you", path=False),
     Option("baseline", "RECORD", "record.json of a known good run"),
 )
 
@@ -51,7 +60,11 @@ def add(add_option: Callable[..., Any]) -> None:
         many: dict[str, Any] = {"action": "append", "default": []} if option.many else {}
         add_option(f"--{option.name}", metavar=option.metavar, help=option.help, **many)
     add_option("--quick", action="store_true", help="static and start-up checks only")
-    add_option("--out", metavar="DIR", default="build", help="for record and evidence (build)")
+    add_option("--fresh", action="store_true", help="take over no job of a run that was cut short")
+    add_option(
+        "--live", action="store_true", help="run one job in an AWS account, and judge that alone"
+    )
+    add_option("--out", metavar="DIR", default=OUT, help=f"for record and evidence ({OUT})")
 
 
 def passed_on(given: Namespace) -> Iterator[str]:
@@ -62,4 +75,7 @@ def passed_on(given: Namespace) -> Iterator[str]:
             if one is not None:
                 yield f"--{option.name}={Path(one).resolve() if option.path else one}"
     yield from ["--quick"] if given.quick else []
-    yield f"--out={Path(given.out).resolve()}"
+    yield from ["--fresh"] if given.fresh else []
+    yield from ["--live"] if given.live else []
+    if given.out != OUT:
+        yield f"--out={Path(given.out).resolve()}"

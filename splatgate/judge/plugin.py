@@ -8,9 +8,9 @@ with what its own requirements bring.
 from __future__ import annotations
 
 import os
-import signal
+import shlex
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ import pytest
 from splatgate import baseline, summary, verdict
 from splatgate import checklist as checklists
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
-from splatgate.container import sweep
 from splatgate.container.backends import NotRecorded
-from splatgate.evidence import BadInput, Header, Origin, read, write
+from splatgate.evidence import BadInput, Header, Origin, read, unwritable, write, write_bytes
 from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
 from splatgate.judge import options, session
+from splatgate.judge.interrupts import INTERRUPTS, held
 from splatgate.paths import ROOT
-from splatgate.record import Check, Record, State, fingerprint, sealed
-from splatgate.sources.run import RUNS, Run
+from splatgate.record import Check, Record, State, fingerprint, junit, sealed
+from splatgate.sources.run import Run
 
 CHECK = pytest.StashKey[Check]()
+#: Exit statuses of pytest after which not every check has run.
+ENDED_EARLY = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
 #: What pytest is told is a skip: neither a pass nor a verdict.
 NO_VERDICT = (Blocked, CannotLook, NotVerified, NotRecorded)
 
@@ -40,7 +42,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("splatgate", "the image under judgement")
     options.add(group.addoption)
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")
-    group.addoption("--live", action="store_true", help="also look at a real AWS account")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,16 +70,17 @@ class Judge:
         self.checklist = checklist
         self.checks: dict[str, Check] = {}
         self.record: Record | None = None
+        #: Why there is no record, although there should be one.
+        self.problem = ""
+        #: Whether checks of the files collected were left out.
+        self.selected = any("::" in argument for argument in getattr(config, "args", ()))
         self.started = time.monotonic()
         self.worker = hasattr(config, "workerinput")
         self.run = Run.of(config)
+        self.folder = self.run.out
         self.before = known_good(config.getoption("--baseline"))
-        if not self.worker:
-            sweep.sweep_folders(self.run.out / RUNS, "")
-            # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
-            # SIGINT too: a shell's background job starts with it ignored.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.default_int_handler)
+        # A plain kill would leave containers behind; as an interrupt it goes through the sweep.
+        INTERRUPTS.install()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -93,8 +95,10 @@ class Judge:
             pytest.UsageError: a check without exactly one item, or in a lane that its item does not
             have.
         """
+        if self.run.account is not None:
+            self.keep_live(items)
         for item in items:
-            lane = self.lane(item.path)
+            lane = "live" if self.run.account else self.lane(item.path)
             if lane is None:
                 continue
             names = [m.name for m in item.iter_markers() if m.name in self.checklist.by_marker]
@@ -130,11 +134,27 @@ class Judge:
         parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
         return parts[1] if len(parts) > 2 and parts[0] == "tests" and parts[1] in LANES else None
 
+    def keep_live(self, items: list[pytest.Item]) -> None:
+        """Keep the checks of lane ``live``: of its lines, those that take the job."""
+        lines = {item.marker for item in self.checklist.item if "live" in item.extra}
+        kept = [
+            item
+            for item in items
+            if {"smoke", "trained"} & set(getattr(item, "fixturenames", ()))
+            and lines & {mark.name for mark in item.iter_markers()}
+        ]
+        self.config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Note that this run is a part."""
+        self.selected = True
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """List what will run, so that a check which never did is in the record too."""
         checks = [item.stash[CHECK] for item in session.items if CHECK in item.stash]
         if checks and self.worker:
-            write(self.run.catalog, checks)
+            write(self.run.catalog, (checks, self.selected))
         self.checks.update((check.node, check) for check in checks)
 
     @pytest.hookimpl(wrapper=True)
@@ -170,27 +190,89 @@ class Judge:
         return read(path, Header).extra.get("runtime") == "process"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect outcomes; in the controller these come from every worker."""
+        """Collect outcomes; in the controller these come from every worker.
+
+        Raises:
+            KeyboardInterrupt: once more, where something swallowed the first.
+        """
+        if INTERRUPTS.seen and not INTERRUPTS.ending:
+            raise KeyboardInterrupt
         if (data := getattr(report, "splatgate", None)) is not None:
             self.checks[report.nodeid] = msgspec.convert(data, Check)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self) -> Generator[None]:
+        """Start the workers; an interrupt waits, so that none of them dies half started."""
+        with held():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
+        """Close the run once all others have: their words, and then ours."""
+        INTERRUPTS.ending = True
+        try:
+            return (yield)
+        finally:
+            if self.worker:
+                # xdist ends its workers by a signal.
+                INTERRUPTS.release()
+            else:
+                self.collect()
+                # A list of checks (--collect-only) judges nothing: the last record stays.
+                if self.checks and not self.config.option.collectonly:
+                    self.finish(interrupted=exitstatus in ENDED_EARLY)
+                    self.tell(session)
+                else:
+                    self.run.discard()
+
+    def tell(self, session: pytest.Session) -> None:
+        """Tell a tired person how it stands."""
+        out = self.config.pluginmanager.getplugin("terminalreporter")
+        if not self.record or self.record.interrupted:
+            session.exitstatus = verdict.EXIT_NO_JUDGEMENT
+        if self.record:
+            summary.write(out, self.record, self.checklist, self.folder, self.again)
+        else:
+            out.ensure_newline()
+            out.write_line(f"splatgate: no record: {self.problem}", red=True)
+
     @pytest.hookimpl(tryfirst=True)
-    def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
-        """Close the run: sweep, write the record, tell a tired person how it stands."""
-        if self.worker:
-            return
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Say where it was interrupted, and not the way there: to lay that out takes seconds."""
+        excinfo.traceback = excinfo.traceback.filter(excinfo)[-1:] or excinfo.traceback
+
+    def collect(self) -> None:
+        """Read what the workers collected."""
         if self.run.catalog.exists():
-            listed = read(self.run.catalog, tuple[Check, ...])
+            listed, self.selected = read(self.run.catalog, tuple[tuple[Check, ...], bool])
             self.checks = {c.node: c for c in listed} | self.checks
             self.run.catalog.unlink()
-        # A list of checks (--collect-only) judges nothing: the last record stays.
-        if not self.checks or self.config.option.collectonly:
+
+    def finish(self, *, interrupted: bool) -> None:
+        """Sweep and write the record, or the one that is written anew as interrupted. What cannot
+        be written is ``problem``, and there is no record.
+        """
+        try:
+            if self.record:
+                self.record = sealed(replace(self.record, interrupted=interrupted))
+            else:
+                self.record = self.made(interrupted=interrupted or INTERRUPTS.seen)
+            write(self.folder / "record.json", self.record)
+            write_bytes(self.folder / "junit.xml", junit(self.record))
             self.run.discard()
-            return
+        except (BadInput, OSError) as error:
+            self.record = None
+            self.problem = unwritable(error) if isinstance(error, OSError) else str(error)
+
+    def made(self, *, interrupted: bool) -> Record:
+        """The record of this run, its engine swept and its evidence published."""
         checks = verdict.settle(self.checks.values())
         states = verdict.items(self.checklist, checks)
-        seen = session.close(self.run)
-        self.record = Record(
+        part = self.part(checks)
+        lacking = part or interrupted or any(check.error for check in checks)
+        self.folder = self.run.place(whole=not lacking)
+        seen = session.close(self.run, self.folder, interrupted=interrupted)
+        record = Record(
             image=seen.image,
             suite=session.suite(self.checklist.sha256),
             machine=seen.machine,
@@ -202,17 +284,34 @@ class Judge:
             verdict=verdict.verdict(states),
             run=self.run.id,
             door=self.run.door,
-            interrupted=exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR),
+            interrupted=interrupted,
+            part=part,
             created=seen.created,
-            evidence_folder=os.path.relpath(seen.folder, self.run.out),
+            evidence_folder=os.path.relpath(seen.folder, self.folder),
             evidence=fingerprint(seen.folder),
         )
         if self.before is not None:
-            compared = baseline.compare(self.before, self.record)
-            self.record = replace(self.record, baseline=compared)
-        self.record = sealed(self.record)
-        write(self.run.out / "record.json", self.record)
-        summary.write(terminalreporter, self.record, self.checklist, self.run.out)
+            record = replace(record, baseline=baseline.compare(self.before, record))
+        return sealed(record)
+
+    def part(self, checks: Sequence[Check]) -> str:
+        """What alone was judged; empty: everything was."""
+        if not checks:
+            return ""
+        if self.run.quick:
+            return "--quick"
+        files = {ROOT / check.node.partition("::")[0] for check in checks}
+        known = {lane: set((ROOT / "tests" / lane).glob("test_*.py")) for lane in LANES[:3]}
+        if self.selected or any(found & files and found - files for found in known.values()):
+            return f"{len(checks)} chosen checks"
+        lanes = [lane for lane, found in known.items() if found & files]
+        return "" if len(lanes) == len(known) else f"lane {' and '.join(lanes)}"
+
+    @property
+    def again(self) -> str:
+        """The options of this run, for a command that repeats it."""
+        process = ["--process"] if self.run.door == "process" else []
+        return shlex.join([*options.passed_on(self.config.option), *process])
 
 
 def known_good(path: str | None) -> Record | None:

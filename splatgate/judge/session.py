@@ -8,14 +8,15 @@ import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from splatgate import __version__
+from splatgate.checklist import LANES
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
-from splatgate.paths import ROOT
+from splatgate.paths import CHECKOUT, ROOT
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.sources import recorded as doors
 from splatgate.sources.process import SOURCE, Process
@@ -36,16 +37,26 @@ class Seen:
     folder: Path
 
 
-def close(run: Run) -> Seen:
-    """End a run: remove what it left in the engine, publish its evidence, and say what it saw."""
+def close(run: Run, out: Path, *, interrupted: bool = False) -> Seen:
+    """End a run: remove what it left in the engine, publish its evidence in ``out``, and say what
+    it saw.
+    """
     leftovers = Leftovers()
     if run.door == "live" and (run.folder / "engine").exists():
         from splatgate.container import engine
 
-        client = engine.client()
-        sweep.sweep(client, run.id)
-        left = sweep.leftovers(client, run.id)
-        leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+        try:
+            client = engine.client()
+            sweep.sweep(client, run.id)
+            left = sweep.leftovers(client, run.id)
+            leftovers = Leftovers(**{kind: tuple(names) for kind, names in left.items()})
+        except (engine.EngineError, OSError) as error:
+            # The engine ended under the run; what was seen of the image is worth a record.
+            leftovers = Leftovers(containers=(f"not known: {error}",))
+    if interrupted and run.door != "recorded":
+        # Half-written jobs: their worker was ended before it could tidy up.
+        for path in run.folder.glob("jobs/.*"):
+            shutil.rmtree(path, ignore_errors=True)
     seen = look_back(run, leftovers)
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
         for name in (
@@ -60,11 +71,11 @@ def close(run: Run) -> Seen:
         # Made for the jobs alone: large, and no evidence.
         for path in (run.folder / "channels", *run.folder.glob("jobs/*/checkpoints")):
             shutil.rmtree(path, ignore_errors=True)
-        target = run.out / "evidence"
+        target = out / "evidence"
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         run.folder.rename(target)
         seen = replace(seen, folder=target)
-    run.discard()
     return seen
 
 
@@ -95,7 +106,9 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
         kernels = _legible(folder / "gpu" / "kernels.json", dict) or {}
         cuda, runtime = kernels.get("cuda"), header.extra.get("runtime")
         machine = replace(header.machine, cuda=cuda, runtime=runtime)
-        image, created = replace(image, source_sha256=header.extra.get(SOURCE)), header.created
+        source = header.extra.get(SOURCE)
+        image = replace(image, image_id=header.image_id, source_sha256=source)
+        created = header.created
     if found := _legible(folder / "image.json", Image):
         image = ImageFacts(
             ref=found.ref,
@@ -138,27 +151,40 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
 
 @cache
 def suite(checklist_sha256: str) -> Suite:
-    """Which suite this is: version, commit, whether the tree differs from it."""
+    """Which suite this is: its version, the hash of its files and, of a checkout, the commit and
+    whether the tree differs from it.
+    """
 
     def git(*args: str) -> str | None:
+        if CHECKOUT is None or not shutil.which("git"):
+            return None
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False
+            ["git", "-C", str(CHECKOUT), *args], capture_output=True, text=True, check=False
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
-    policy = ROOT / "policy.toml"
-    status = git("status", "--porcelain") if shutil.which("git") else None
-    try:
-        version = metadata.version("splatgate")
-    except metadata.PackageNotFoundError:
-        version = "0.1.0"
+    policy, status = ROOT / "policy.toml", git("status", "--porcelain")
     return Suite(
-        version=version,
-        commit=git("rev-parse", "HEAD") if shutil.which("git") else None,
+        version=__version__,
+        commit=git("rev-parse", "HEAD"),
         dirty=None if status is None else bool(status),
         checklist_sha256=checklist_sha256,
         policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
+        files_sha256=files_sha256(),
     )
+
+
+def files_sha256() -> str:
+    """Content hash of what judges: the package, the checks, the checklist."""
+    total = hashlib.sha256()
+    package, lanes = ROOT / "splatgate" if CHECKOUT else ROOT.parent, ROOT / "tests"
+    for path in sorted(
+        (*package.rglob("*.py"), *(p for lane in LANES for p in (lanes / lane).rglob("*.py")))
+    ):
+        base = lanes if path.is_relative_to(lanes) else package
+        total.update(f"{path.relative_to(base)} ".encode() + path.read_bytes())
+    total.update((ROOT / "checklist.toml").read_bytes())
+    return total.hexdigest()
 
 
 def open_door(run: Run, say: Any) -> doors.Recorded:
@@ -179,6 +205,10 @@ def _door(run: Run, say: Any) -> doors.Recorded:
         )
     if run.door == "process":
         return Process(run, say)
+    if run.account is not None:
+        from splatgate.sources.account import Account
+
+        return Account(run, run.account, say)
     # The live door needs the docker SDK, which a GPU machine may lack.
     from splatgate.sources.docker import Live
 

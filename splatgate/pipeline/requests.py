@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from splatgate.evidence import Answer
+from splatgate.instances import INSTANCES
 from splatgate.pipeline.answers import MODELLED, Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.lists import listed
 from splatgate.pipeline.paths import Finding, Gap, Started
 from splatgate.pipeline.template import UNKNOWN, Open
-from splatgate.sagemaker.instances import INSTANCES
 from splatgate.sagemaker.validate import unfit_members, validate
 
 #: Images that AWS publishes by tag alone: in its own registries, under names like these.

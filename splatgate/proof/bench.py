@@ -25,7 +25,7 @@ from typing import Any
 from splatgate.container import lint, sweep
 from splatgate.evidence import BadInput, Header, Job, Member, read, write
 from splatgate.judge.in_process import JUDGED, cases, judged
-from splatgate.paths import DEFAULT_SCENE, ROOT
+from splatgate.paths import BUILD, DEFAULT_SCENE, ROOT
 from splatgate.pipeline import source
 from splatgate.proof.catalogue import OF_SOURCE, RECORDED_GPU, Fault, spoil
 from splatgate.record import Record
@@ -88,7 +88,7 @@ class Bench:
 
     def _judged_here(self, quick: bool) -> Record | None:
         """The record of the last run here, if it says of the good image what a new one would."""
-        path = ROOT / "build" / "record.json"
+        path = BUILD / "record.json"
         if not path.exists():
             return None
         record = read(path, Record)
@@ -110,7 +110,7 @@ class Bench:
             return RECORDED_GPU
         if (RECORDED / "evidence.json").exists():
             return RECORDED
-        return ROOT / "build" / "evidence"
+        return BUILD / "evidence"
 
     def judge(self, name: str, *arguments: str) -> Record:
         """Run the verb ``judge`` in a process of its own.

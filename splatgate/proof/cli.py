@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from splatgate.evidence import BadInput, to_json
-from splatgate.paths import ROOT, built_image
+from splatgate.paths import BUILD, ROOT, built_image
 from splatgate.proof.bench import Bench
 from splatgate.proof.catalogue import OF_SOURCE, Fault, excuses, lacking, load
 from splatgate.proof.report import (
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     engine_missing, image = _good_image(options.image)
-    bench = Bench(image, ROOT / "build" / "faults", options.workers, say)
+    bench = Bench(image, BUILD / "faults", options.workers, say)
     reasons = {
         name: ("" if fault.of_evidence or fault.kind == OF_SOURCE else engine_missing)
         or lacking(fault)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splatgate.expectations import MODEL_GAUSSIAN
-from splatgate.sagemaker.assumptions import Assumptions
+from splatgate.instances import Instance
+from splatgate.sagemaker.assumptions import MIB, Assumptions
 from splatgate.sagemaker.channels import files_below
-from splatgate.sagemaker.instances import MIB, Instance, limits_of
+from splatgate.sagemaker.limits import limits_of
 from splatgate.sagemaker.request import Request
 from splatgate.scene.colmap import Scene
 from splatgate.subject import Profile

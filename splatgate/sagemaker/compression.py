@@ -26,12 +26,12 @@ from splatgate.container import trust
 from splatgate.evidence import Compression, Member, ToolRun, write
 from splatgate.evidence.missing import NotVerified
 from splatgate.expectations import COMPRESSOR, FORMATS, NODE, READ_BACK, VIEWER
-from splatgate.paths import ROOT
+from splatgate.paths import BUILD, ROOT
 from splatgate.sagemaker.guards import whole
 
 Say = Callable[[str], None]
 LOCKED = ROOT / "requirements" / "node"
-INSTALLED = ROOT / "build" / "node"
+INSTALLED = BUILD / "node"
 #: The artefact after compression and back, below ``compressed/``.
 ROUND_TRIP = "roundtrip.ply"
 #: Seconds that one run, and the installation, may take.

@@ -14,14 +14,14 @@ from typing import Any
 
 from splatgate import evidence
 from splatgate.evidence import Attempt, BadInput, Job, Limits, LogLine
+from splatgate.instances import INSTANCES
 from splatgate.sagemaker.assumptions import Assumptions, ignored
 from splatgate.sagemaker.attempt import Mishap, Terms, watch
 from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.sagemaker.collect import Files, outside, read_files
 from splatgate.sagemaker.environment import command_line, config_files
 from splatgate.sagemaker.guards import check_channels, check_folder, engine_errors, whole
-from splatgate.sagemaker.instances import INSTANCES, limits_of
-from splatgate.sagemaker.limits import applied, fit, has_gpu, size
+from splatgate.sagemaker.limits import applied, fit, has_gpu, limits_of, size
 from splatgate.sagemaker.request import Request
 from splatgate.sagemaker.resources import NotStarted, Stage
 from splatgate.sagemaker.result import MISHAPS, ending

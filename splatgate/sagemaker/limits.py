@@ -6,11 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from splatgate.evidence import Limits
-from splatgate.sagemaker.assumptions import MIB
+from splatgate.instances import Instance
+from splatgate.sagemaker.assumptions import MIB, Assumptions
 from splatgate.sagemaker.disk import why_not
 
 #: The engine itself and this process need some of the memory of a small machine.
 MEMORY_SHARE = 0.9
+
+
+def limits_of(instance: Instance | None, assumed: Assumptions, volume_gb: int) -> Limits:
+    """Limits of a container on ``instance``; of an unknown one (None) only those assumed.
+
+    Disk is the instance store where there is one, for VolumeSizeInGB does not enlarge it (contract
+    2.6).
+    """
+    if instance is None:
+        return Limits(shm_bytes=assumed.shm_bytes, pids=assumed.pids)
+    return Limits(
+        memory_bytes=instance.memory_mib * MIB - assumed.host_memory_bytes,
+        shm_bytes=assumed.shm_bytes,
+        pids=assumed.pids,
+        cpus=float(instance.vcpus),
+        disk_bytes=(instance.nvme_gb or volume_gb) * 10**9,
+    )
 
 
 def fit(asked: Limits, info: Mapping[str, Any], base_url: str = "") -> tuple[Limits, list[str]]:

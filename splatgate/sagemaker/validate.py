@@ -6,6 +6,7 @@ and enumerations pass (contract 7.1, measured). This walk reads them from the sa
 
 from __future__ import annotations
 
+import difflib
 import functools
 import gzip
 import re
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from splatgate.evidence import BadInput
+from splatgate.instances import DECLARED, INSTANCES
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -28,8 +32,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "map": (dict,),
     "structure": (dict,),
 }
-#: Instance families with an instance store (contract 2.6).
-_NVME = ("ml.g4dn.", "ml.g5.", "ml.g6.", "ml.p4d.")
 
 
 def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[str]:
@@ -43,6 +45,20 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
     if operation == "CreateTrainingJob" and isinstance(document, Mapping) and not found:
         found += _rules(document)
     return found
+
+
+def instance_type(name: str) -> None:
+    """Refuse what is no instance type for training; where botocore is missing, nothing is known.
+
+    Raises:
+        BadInput: SageMaker has no such type; names the nearest.
+    """
+    if find_spec("botocore") is None:
+        return
+    types = _model()["shapes"]["TrainingInstanceType"]["enum"]
+    if name not in types:
+        near = difflib.get_close_matches(name, types, 1) or [DECLARED[0]]
+        raise BadInput(f"SageMaker trains on no instance type {name!r}; did you mean {near[0]}?")
 
 
 @functools.cache
@@ -173,9 +189,9 @@ def _rules(request: Mapping[str, Any]) -> Iterator[str]:
         if name not in request:
             yield f"{name}: missing; the model does not require it, a job does"
     resources = request.get("ResourceConfig", {})
-    family = resources.get("InstanceType", "")
-    if "VolumeKmsKeyId" in resources and family.startswith(_NVME):
-        yield f"ResourceConfig.VolumeKmsKeyId: refused for {family}, which has local storage"
+    instance = INSTANCES.get(resources.get("InstanceType", ""))
+    if "VolumeKmsKeyId" in resources and instance and instance.nvme_gb:
+        yield f"ResourceConfig.VolumeKmsKeyId: refused for {instance.name}, which has local storage"
     limits = request.get("StoppingCondition", {})
     spot = request.get("EnableManagedSpotTraining", False)
     if spot and limits.get("MaxWaitTimeInSeconds", 0) < limits.get("MaxRuntimeInSeconds", 86400):

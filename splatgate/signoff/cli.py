@@ -14,7 +14,7 @@ from splatgate import checklist as checklists
 from splatgate.container.distribution import Manifest
 from splatgate.container.reference import Reference, parse
 from splatgate.evidence import BadInput, Registry, to_json, write_bytes
-from splatgate.paths import DEFAULT_SCENE, ROOT
+from splatgate.paths import BUILD, DEFAULT_SCENE
 from splatgate.record import Check, ImageFacts
 from splatgate.signoff import attest, decide, outputs, policy, validation
 from splatgate.signoff.document import Override, Past, Signoff
@@ -54,14 +54,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PEM", help="records' signers"
     )
-    parser.add_argument("--store", default=str(ROOT / "build" / "signoffs"), metavar="DIR|s3://…")
+    parser.add_argument("--store", default=str(BUILD / "signoffs"), metavar="DIR|s3://…")
     parser.add_argument(
         "--scene", default=str(DEFAULT_SCENE), metavar="DIR", help="for the pictures"
     )
     parser.add_argument(
         "--no-pictures", action="store_true", help="a page without views and splats"
     )
-    parser.add_argument("--out", default=str(ROOT / "build" / "gate"), metavar="DIR")
+    parser.add_argument("--out", default=str(BUILD / "gate"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="the sign-off on standard output")
     options = parser.parse_args(argv)
     for what, given in (("--promote", options.promote), ("--override", options.override)):
@@ -275,7 +275,7 @@ def verify(argv: Sequence[str]) -> int:
     )
     parser.add_argument("digest", metavar="DIGEST", help="sha256:… of the manifest")
     parser.add_argument("--key", required=True, metavar="PEM", help="public key")
-    parser.add_argument("--store", default=str(ROOT / "build" / "signoffs"), metavar="DIR|s3://…")
+    parser.add_argument("--store", default=str(BUILD / "signoffs"), metavar="DIR|s3://…")
     parser.add_argument("--json", action="store_true", help="the statement on standard output")
     options = parser.parse_args(argv)
     public, store = attest.public_key(Path(options.key)), Store(options.store)

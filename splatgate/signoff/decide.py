@@ -34,7 +34,7 @@ COMMANDS = {
     "container": "python -m splatgate judge --image {ref} --lane container",
     "sagemaker": "python -m splatgate judge --image {ref} --lane container --lane sagemaker",
     "gpu": "python -m splatgate judge --image {ref} --lane gpu",
-    "live": "pytest tests/live --live",
+    "live": "python -m splatgate judge --live --role ARN --output s3://… --ceiling USD",
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from splatgate.container import cuda
 from splatgate.evidence import BadInput, Compression, Facts, Image, Job, T, read
+from splatgate.instances import INSTANCES
 from splatgate.subject import Profile, parse
 
 #: Each measure: its unit, whether more is better (None: neither), and what it is.
@@ -297,10 +298,11 @@ def targets(facts: Facts, declared: Collection[str]) -> tuple[Target, ...]:
     ``declared`` are the instance types of the jobs' requests.
     """
     families = {name.split(".")[1] for name in declared if name.count(".") == 2}
-    asked = {cuda.FAMILIES[name].sm for name in families & set(cuda.FAMILIES)}
+    with_gpu = [instance for instance in INSTANCES.values() if instance.sm]
+    asked = {instance.sm for instance in with_gpu if instance.family in families}
     found = []
-    for sm in sorted({gpu.sm for gpu in cuda.FAMILIES.values()}):
-        same = {name: gpu.name for name, gpu in cuda.FAMILIES.items() if gpu.sm == sm}
+    for sm in sorted({i.sm for i in with_gpu if i.sm}):
+        same = {i.family: str(i.gpu) for i in with_gpu if i.sm == sm}
         found.append(
             Target(
                 instance=", ".join(f"ml.{name}" for name in same),

@@ -8,7 +8,7 @@ from typing import Any
 
 from splatgate.container import engine, registry
 from splatgate.container import image as images
-from splatgate.container.distribution import INDEXES, SCHEMA2, Manifest
+from splatgate.container.distribution import INDEXES, SCHEMA2, Manifest, remedy
 from splatgate.container.reference import Reference, parse
 from splatgate.evidence import BadInput
 from splatgate.paths import built_image
@@ -90,7 +90,8 @@ def _push(
     told = time.monotonic()
     for event in client.api.push(repository, tag=tag, stream=True, decode=True):
         if "error" in event:
-            raise BadInput(f"{repository}: {event['error']}; docker login {repository}")
+            said = event["error"]
+            raise BadInput(f"{repository}: {said}; {remedy(said, parse(repository).host)}")
         detail = event.get("progressDetail") or {}
         if "current" in detail:
             layers[event["id"]] = (detail["current"], detail.get("total", 0))

@@ -57,10 +57,7 @@ class Folder:
         Raises:
             BadInput: it cannot be written.
         """
-        try:
-            write_bytes(self.path / name, data)
-        except OSError as error:
-            raise BadInput(f"store {self.path}: {error.strerror}; give --store DIR") from None
+        write_bytes(self.path / name, data)
 
     def remove(self, name: str) -> None:
         """Remove a file that is there.

@@ -41,9 +41,10 @@ from splatgate.evidence import (
     write_bytes,
 )
 from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
-from splatgate.paths import ROOT
+from splatgate.paths import BUILD, ROOT
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sources import process as device
+from splatgate.sources import resume
 from splatgate.sources.recorded import NOT_PUSHED, JobSpec, Recorded, stop_when
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 
 #: What is known of layers, by digest.
-CACHE = ROOT / "build" / "layers"
+CACHE = BUILD / "layers"
 
 
 class Live(Recorded):
@@ -85,25 +86,24 @@ class Live(Recorded):
         self._copy_build(image)
         for name, path in self.run.given.items():
             write_bytes(self.folder / name, path.read_bytes())
-        write(
-            self.folder / "evidence.json",
-            Header(
-                run=self.run.id,
-                image_id=image.image_id,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                machine=Machine(
-                    engine=f"{info['ServerVersion']} {info['Architecture']}",
-                    cpus=info["NCPU"],
-                    mem=info["MemTotal"],
-                    gpu=device.gpu() if has_gpu(info) else None,
-                ),
-                scene=tree_hash(self.scene_path),
-                scene_name=self.scene_path.name,
+        header = Header(
+            run=self.run.id,
+            image_id=image.image_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=Machine(
+                engine=f"{info['ServerVersion']} {info['Architecture']}",
+                cpus=info["NCPU"],
+                mem=info["MemTotal"],
+                gpu=device.gpu() if has_gpu(info) else None,
             ),
+            scene=tree_hash(self.scene_path),
+            scene_name=self.scene_path.name,
+            extra={resume.SUITE: device.source_hash(ROOT / "splatgate")},
         )
+        write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 
     def _copy_build(self, image: Image) -> None:
-        folder = ROOT / "build" / "image"
+        folder = BUILD / "image"
         path = folder / "build.json"
         if not path.exists() or (record := read(path, dict)).get("image_id") != image.image_id:
             return
@@ -294,9 +294,10 @@ class Live(Recorded):
         """The instance's limits with as much disk as a job asks for; None: the instance's own."""
         if spec.room is None:
             return None
+        from splatgate.instances import INSTANCES
         from splatgate.sagemaker.assumptions import Assumptions
         from splatgate.sagemaker.capacity import size_of
-        from splatgate.sagemaker.instances import INSTANCES, limits_of
+        from splatgate.sagemaker.limits import limits_of
 
         request = self.request(spec)
         own = limits_of(INSTANCES.get(request.instance_type), Assumptions(), request.volume_gb)

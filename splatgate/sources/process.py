@@ -24,6 +24,7 @@ from splatgate.evidence.missing import NotVerified
 from splatgate.paths import ROOT
 from splatgate.sagemaker import process, variants
 from splatgate.sagemaker.channels import files_below, tree_hash
+from splatgate.sources import resume
 from splatgate.sources.recorded import JobSpec, Recorded, stop_when
 
 if TYPE_CHECKING:
@@ -107,18 +108,20 @@ class Process(Recorded):
         shutil.copyfile(
             self.run.subject or self.source / "subject.toml", self.folder / "subject.toml"
         )
-        write(
-            self.folder / "evidence.json",
-            Header(
-                run=self.run.id,
-                image_id=None,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                machine=Machine(gpu=gpu()),
-                scene=tree_hash(self.scene_path),
-                scene_name=self.scene_path.name,
-                extra={"runtime": "process", SOURCE: source_hash(self.source)},
-            ),
+        header = Header(
+            run=self.run.id,
+            image_id=None,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=Machine(gpu=gpu()),
+            scene=tree_hash(self.scene_path),
+            scene_name=self.scene_path.name,
+            extra={
+                "runtime": "process",
+                SOURCE: source_hash(self.source),
+                resume.SUITE: source_hash(ROOT / "splatgate"),
+            },
         )
+        write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 
     def job(self, spec: JobSpec) -> Job:
         """Run the job of ``spec`` here.

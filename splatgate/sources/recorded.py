@@ -38,6 +38,8 @@ NOT_PUSHED = (
 )
 #: The request given with --request, in a folder of evidence.
 REQUEST = "request.json"
+#: ``runtime`` of evidence from an AWS account, in the header's extra.
+ACCOUNT = "account"
 #: Which matching line of the log stops a job: at the third line of progress it is between two steps
 #: like any other, not at its first.
 STOP_AT = 3
@@ -388,6 +390,11 @@ class Recorded:
                 raise BadInput(f"{self.folder}: no evidence.json in it; give a folder of evidence")
             raise NotRecorded(f"not recorded: {name}")
         return read(path, kind)
+
+
+def account_job(run: str) -> str:
+    """Name of the one job that a run starts in an account, which no other run uses."""
+    return f"live-{run}"
 
 
 def stop_when(pattern: str | None, number: int = STOP_AT) -> Callable[[str], bool] | None:

@@ -92,8 +92,8 @@ def test_projected_time_fits_the_request(gpu, trained_on, instances, profile):
     seconds = found.metrics.get(profile.metrics.projected)
     if seconds is None:
         raise NotVerified("the trainer projects no time")
-    if not any(i.gpu.name in gpu.name.split() for i in instances):
-        declared = ", ".join(f"{i.name} ({i.gpu.name})" for i in instances)
+    if not any(f" {i.gpu} " in f" {gpu.name} " for i in instances):
+        declared = ", ".join(f"{i.name} ({i.gpu})" for i in instances)
         raise NotVerified(f"{seconds:.0f} s projected on {gpu.name}; declared is {declared}")
     limit = found.job.request["StoppingCondition"]["MaxRuntimeInSeconds"]
     assert seconds <= 0.8 * limit, (

@@ -13,8 +13,8 @@ from splatgate.expectations import (
     MODEL_GAUSSIAN,
     TRANSFER,
 )
+from splatgate.instances import INSTANCES, Instance
 from splatgate.sagemaker.capacity import needs, parameter, size_of
-from splatgate.sagemaker.instances import INSTANCES, Instance
 from splatgate.sagemaker.validate import validate
 
 

@@ -3,8 +3,6 @@
 import pytest
 
 from splatgate.container import cuda
-from splatgate.evidence import BadInput
-from splatgate.sagemaker.instances import INSTANCES
 
 
 @pytest.mark.parametrize(
@@ -42,19 +40,6 @@ def test_a_constraint_of_the_container_runtime(constraint, driver, met):
 def test_every_floor_brings_its_own_cuda():
     for major, floor in cuda.MINIMUM_DRIVER.items():
         assert cuda.satisfied(f"cuda>={major}.0", floor)
-
-
-def test_the_training_hosts_instances_have_the_gpus_of_their_families():
-    for name, instance in INSTANCES.items():
-        if instance.gpu:
-            assert cuda.target(name).sm == instance.sm
-            assert cuda.target(name).gpu.name == instance.gpu
-
-
-@pytest.mark.parametrize("name", ["ml.m5.xlarge", "g5.xlarge", "T4", ""])
-def test_a_type_without_a_known_gpu_is_refused_by_name(name):
-    with pytest.raises(BadInput, match=r"give ml\.FAMILY\.SIZE"):
-        cuda.target(name)
 
 
 @pytest.mark.parametrize(

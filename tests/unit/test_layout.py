@@ -18,7 +18,7 @@ MOST_LEVELS = 8
 
 def room_of(module: str) -> str:
     """The folder, or the file of the top folder, that holds a module."""
-    first = module.split(".")[1] if "." in module else "__init__"
+    first = module.removeprefix("splatgate.").split(".")[0]
     return f"{first}/" if (PACKAGE / first).is_dir() else f"{first}.py"
 
 
@@ -35,7 +35,7 @@ def imports():
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
             for name in names:
-                if name.startswith("splatgate.") and room_of(name) != room_of(module):
+                if room_of(name) in LEVELS and room_of(name) != room_of(module):
                     found[room_of(module)].add((room_of(name), where))
     return found
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from splatgate.instances import INSTANCES
 from splatgate.sagemaker.capacity import needs, parameter
-from splatgate.sagemaker.instances import INSTANCES
 from splatgate.sagemaker.request import smoke_request
 from splatgate.scene.colmap import Scene, View
 from splatgate.subject import Effects, Memory, Profile

@@ -1,21 +1,20 @@
-"""A probe job in a real account: created, followed to its end, stopped where that does not come,
-fetched and cleaned up.
+"""One training job in a real account: created, followed to its end, stopped where that does not
+come, fetched and cleaned up.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splatgate.evidence import BadInput, write_bytes
-from splatgate.probing.points import Found
+from splatgate.evidence import BadInput, LogLine
+from splatgate.expectations import GRACE
 from splatgate.sagemaker.aws import told
+from splatgate.sagemaker.channels import files_below
 from splatgate.sagemaker.result import LOG_GROUP
 from splatgate.sagemaker.s3 import split_uri
 
@@ -27,8 +26,12 @@ LOOK, TELL = 15.0, 60.0
 PATIENCE = 8
 #: Seconds that a job gets to end after it was stopped: the grace, and the upload.
 ENDING = 300.0
-#: The model of a probe job is a few files of some kilobytes; more is none of its own.
-MOST_BYTES = 16 * 2**20
+#: Seconds to wait for an instance, the image and the upload, beside the job's own time.
+WAITING = 3600.0
+#: MaxRuntimeInSeconds of the one job: at least and at most.
+LEAST, MOST = 300, 1800
+#: A model of a few hundred steps on a small scene; more is none of it.
+MOST_BYTES = 2**30
 #: Error code → what to do about it; whatever else is answered leaves open whether there is a job.
 REMEDIES = {
     "AccessDeniedException": "allow sagemaker:CreateTrainingJob, and iam:PassRole for the role",
@@ -37,8 +40,38 @@ REMEDIES = {
 }
 
 
+def seconds_for(price: float, ceiling: float) -> int:
+    """MaxRuntimeInSeconds of a job that costs at most ``ceiling`` USD at ``price`` USD an hour.
+
+    The grace after SIGTERM is billed too.
+
+    Raises:
+        BadInput: too little for a job that shows anything.
+    """
+    seconds = int(ceiling / price * 3600 - GRACE)
+    if seconds < LEAST:
+        least = (LEAST + GRACE) / 3600 * price
+        raise BadInput(
+            f"--ceiling {ceiling:g}: at {price:g} USD an hour it buys {max(seconds, 0)} s of "
+            f"training, {LEAST} are needed; give {least:.2f} or more"
+        )
+    return min(seconds, MOST)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a job: DescribeTrainingJob's last answer, its log, its model.tar.gz."""
+
+    description: dict[str, Any]
+    log: tuple[LogLine, ...]
+    archive: bytes | None
+
+
 class Account:
-    """One job of one account. ``left`` says what could not be tidied up."""
+    """One job of one account. ``left`` says what could not be tidied up.
+
+    ``client`` gives boto3's client of a service; ``wait`` and ``now`` are the clock.
+    """
 
     def __init__(
         self,
@@ -52,29 +85,44 @@ class Account:
         self.wait, self.now = wait, now
         self.name = str(request["TrainingJobName"])
         self.left: list[str] = []
+        self._sent: list[tuple[str, str]] = []
         #: Until it is known that there is none.
-        self.may_run = True
+        self._may_run = True
 
-    def run(self, folder: Path, timeout: float, keep: bool) -> Found:
-        """Run the job to its end, and fetch what it left into ``folder``.
+    def run(self, channel: Path) -> Ended:
+        """Upload the channel, run the job to its end, fetch what it left, and remove both from S3.
 
-        An interruption, ``timeout`` seconds without an end, and looks that fail too often stop the
-        job before anything else happens. ``keep`` leaves its objects in S3.
+        An interruption, no end in time, and looks that fail too often stop the job before anything
+        else happens.
 
         Raises:
             BadInput: it could not be created, or did not end in time; no job is running then, or
-                the message says that one may be.
+                ``left`` says that one may be.
         """
+        import botocore.exceptions
+
         try:
+            self._send(channel)
             self._create()
-            description = self._follow(timeout)
-        except BaseException:
-            if self.may_run:
+            description = self._follow()
+            self._may_run = False
+            return Ended(description, self._log(description), self._model(description))
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+            raise BadInput(f"{self.name}: {told(error)}") from None
+        finally:
+            if self._may_run:
                 self._stop()
-                if not keep:
-                    self._clean()
-            raise
-        return self._fetch(description, folder, keep)
+            self._clean()
+
+    def _send(self, channel: Path) -> None:
+        source = self.request["InputDataConfig"][0]["DataSource"]["S3DataSource"]
+        bucket, prefix = split_uri(source["S3Uri"])
+        self._may_run = False
+        for name, path in files_below(channel):
+            self.client("s3").upload_file(str(path), bucket, prefix + name)
+            self._sent.append((bucket, prefix + name))
+        self.say(f"{self.name}: {len(self._sent)} objects sent to {source['S3Uri']}")
+        self._may_run = True
 
     def _create(self) -> None:
         """Create the job. An answer that got lost does not mean that there is none."""
@@ -89,7 +137,7 @@ class Account:
         except botocore.exceptions.BotoCoreError as error:
             why = told(error)
         if why and (code in REMEDIES or not self._is_there()):
-            self.may_run = False
+            self._may_run = False
             raise BadInput(f"no job was created: {why}; {REMEDIES.get(code, 'try again later')}")
         self.say(f"{self.name}: created")
 
@@ -110,11 +158,12 @@ class Account:
         found = self.client("sagemaker").describe_training_job(TrainingJobName=self.name)
         return {key: value for key, value in found.items() if key != "ResponseMetadata"}
 
-    def _follow(self, timeout: float) -> dict[str, Any]:
+    def _follow(self) -> dict[str, Any]:
         """DescribeTrainingJob's answer once the job has ended."""
         import botocore.exceptions
 
         began = said = self.now()
+        until = began + WAITING + self.request["StoppingCondition"]["MaxRuntimeInSeconds"]
         last, failed = "", 0
         while True:
             try:
@@ -131,71 +180,38 @@ class Account:
                 self.say(f"{self.name}: {status}, {self.now() - began:.0f} s")
             if found.get("TrainingJobStatus") in ENDED:
                 return found
-            if self.now() - began > timeout:
-                raise BadInput(
-                    f"{self.name}: {last or 'no answer'} after {timeout:.0f} s; raise --timeout"
-                )
+            if self.now() > until:
+                raise BadInput(f"{self.name}: {last or 'no answer'} after {until - began:.0f} s")
             self.wait(LOOK)
 
     def _stop(self) -> None:
         """Stop the job and see it end; say so where that cannot be seen."""
         import botocore.exceptions
 
-        began, asked, last = self.now(), False, ""
+        began, asked, ended = self.now(), False, False
         try:
-            while self.now() - began <= ENDING:
+            while not ended and self.now() - began <= ENDING:
                 try:
                     if not asked:
                         # Refused where it has ended by itself.
                         with contextlib.suppress(botocore.exceptions.ClientError):
                             self.client("sagemaker").stop_training_job(TrainingJobName=self.name)
                             asked = True
-                    status = self._describe()["TrainingJobStatus"]
-                    if status != last:
-                        self.say(f"{self.name}: asked to stop, {status}")
-                    if (last := status) in ENDED:
-                        return
+                    ended = self._describe()["TrainingJobStatus"] in ENDED
                 except botocore.exceptions.ClientError as error:
                     self.say(f"{self.name}: {told(error)}")
-                    if not self._is_there():
-                        return
+                    ended = not self._is_there()
                 except botocore.exceptions.BotoCoreError as error:
                     self.say(f"{self.name}: {told(error)}")
-                self.wait(LOOK)
-            self._warn()
-        except BaseException:
-            self._warn()
-            raise
-
-    def _warn(self) -> None:
-        self.left.append(f"training job {self.name} may still run")
-        self.say(
-            f"{self.name}: MAY STILL RUN, AND COST: "
-            f"aws sagemaker stop-training-job --training-job-name {self.name}"
-        )
-
-    def _fetch(self, description: dict[str, Any], folder: Path, keep: bool) -> Found:
-        """What the job left, written to ``folder``; then its objects in S3 are removed."""
-        text = json.dumps(description, indent=1, default=str)
-        write_bytes(folder / "description.json", text.encode() + b"\n")
-        saw: dict[str, Any] = {}
-        stopped, archive, failure = None, None, description.get("FailureReason")
-        if failure:
-            self.say(f"{self.name}: {failure[:200]}")
-        if data := self._model(description):
-            write_bytes(folder / "model.tar.gz", data)
-            archive, files = opened(data)
-            saw, stopped = files.get("saw.json", {}), files.get("stopped.json")
-        streams, lines = self._log()
-        write_bytes(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
-        marked = [line for line in lines if line.startswith("probe: saw ")]
-        if not saw and marked:
-            saw = as_object(marked[0].removeprefix("probe: saw "))
-        if not keep:
-            self._clean()
-        return Found(
-            self.request["HyperParameters"]["end"], saw, description, archive, stopped, streams
-        )
+                if not ended:
+                    self.wait(LOOK)
+        finally:
+            if not ended:
+                self.left.append(
+                    f"training job {self.name} MAY STILL RUN, AND COST: "
+                    f"aws sagemaker stop-training-job --training-job-name {self.name}"
+                )
+                self.say(self.left[-1])
 
     def _model(self, description: dict[str, Any]) -> bytes | None:
         import botocore.exceptions
@@ -211,27 +227,30 @@ class Account:
             self.say(f"{uri}: {told(error)}")
             return None
 
-    def _log(self) -> tuple[tuple[str, ...], list[str]]:
-        """Names of the job's log streams, and the first one's lines."""
-        import botocore.exceptions
-
-        try:
-            found = self.client("logs").describe_log_streams(
-                logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self.name}/"
-            )["logStreams"]
-            names = tuple(str(stream["logStreamName"]) for stream in found)
-            if not names:
-                return (), []
-            page = self.client("logs").get_log_events(
-                logGroupName=LOG_GROUP, logStreamName=names[0], startFromHead=True
-            )
-            return names, [str(event["message"]) for event in page["events"]]
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            self.say(f"log of {self.name}: {told(error)}")
-            return (), []
+    def _log(self, description: dict[str, Any]) -> tuple[LogLine, ...]:
+        """The job's lines, as CloudWatch has them; seconds count from the start of Training."""
+        logs = self.client("logs")
+        streams = logs.describe_log_streams(
+            logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self.name}/"
+        )["logStreams"]
+        events: list[tuple[int, str]] = []
+        for stream in streams:
+            asked = {"logGroupName": LOG_GROUP, "logStreamName": stream["logStreamName"]}
+            page, token = logs.get_log_events(**asked, startFromHead=True), None
+            # The same token again says that there is no more.
+            while page["events"] or page["nextForwardToken"] != token:
+                events += [(event["timestamp"], event["message"]) for event in page["events"]]
+                token = page["nextForwardToken"]
+                page = logs.get_log_events(**asked, startFromHead=True, nextToken=token)
+        steps = description.get("SecondaryStatusTransitions", ())
+        starts = [s["StartTime"].timestamp() for s in steps if s["Status"] == "Training"]
+        began = starts[0] if starts else events[0][0] / 1000 if events else 0.0
+        return tuple(
+            LogLine(round(max(0.0, at / 1000 - began), 3), "stdout", text) for at, text in events
+        )
 
     def _clean(self) -> None:
-        """Remove the job's own objects below S3OutputPath, and nothing else."""
+        """Remove the job's own objects, those sent and those below S3OutputPath/NAME."""
         import botocore.exceptions
 
         bucket, prefix = split_uri(self.request["OutputDataConfig"]["S3OutputPath"])
@@ -239,34 +258,9 @@ class Account:
         try:
             s3 = self.client("s3")
             pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=own)
-            for entry in [entry for page in pages for entry in page.get("Contents", ())]:
-                s3.delete_object(Bucket=bucket, Key=entry["Key"])
+            made = [(bucket, entry["Key"]) for page in pages for entry in page.get("Contents", ())]
+            for where, key in {*self._sent, *made}:
+                s3.delete_object(Bucket=where, Key=key)
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
             self.left.append(f"s3://{bucket}/{own}: {told(error)}")
             self.say(f"left behind: {self.left[-1]}")
-
-
-def opened(data: bytes) -> tuple[dict[str, str] | None, dict[str, dict[str, Any]]]:
-    """Kinds of an archive's members by name, and what its JSON files hold; None: no archive."""
-    kinds, files = {}, {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-            for member in tar:
-                name = member.name.removeprefix("./")
-                kind = "link" if member.issym() or member.islnk() else "file"
-                if name:
-                    kinds[name] = "folder" if member.isdir() else kind
-                if member.isfile() and name.endswith(".json") and (file := tar.extractfile(member)):
-                    files[name] = as_object(file.read().decode(errors="replace"))
-    except (tarfile.TarError, OSError, EOFError):
-        return None, {}
-    return kinds, files
-
-
-def as_object(text: str) -> dict[str, Any]:
-    """A JSON object, or an empty one."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
