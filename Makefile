@@ -68,7 +68,7 @@ bench: .tox/bench/made  ## time the container lane, and the same facts by contai
 bench-trainer: .tox/trainer/made  ## train and time the trainer on this machine: ARGS="--scene DIR"
 	@PYTHONPATH=image .tox/trainer/bin/python image/bench.py $(ARGS)
 
-clean:  ## remove what make made here; images stay in the engine
+clean:  ## remove what make made here; `python -m splatgate clean` says what the engine holds
 	rm -rf .tox build
 
 # An environment is made when its locks change, and by one target at a time.
@@ -78,7 +78,8 @@ clean:  ## remove what make made here; images stay in the engine
 .tox/trainer/made: image/tests/requirements.txt
 .tox/%/made: tox.ini $(TOX)
 	@echo 'setting up .tox/$*' >&2
-	@$(TOX) run -qq -e $* --notest
+	@$(TOX) run -q -e $* --notest >.tox/$*.log 2>&1 || { grep ERROR .tox/$*.log | tail -3 >&2; \
+	  echo 'splatgate: .tox/$* cannot be made; is the package index in reach? see .tox/$*.log' >&2; exit 3; }
 	@touch $@
 
 # A pip that is older than Python's use of the system's certificates is told where they are.
@@ -89,5 +90,6 @@ $(TOX): requirements/tox.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'splatgate: $(PYTHON) cannot make environments; apt-get install python3-venv' >&2; exit 3; }
 	@echo 'setting up .tox' >&2
 	@$(PYTHON) -m venv .tox/bootstrap
-	@.tox/bootstrap/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/tox.txt
+	@.tox/bootstrap/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/tox.txt \
+	  || { echo 'splatgate: tox cannot be installed; is the package index in reach?' >&2; exit 3; }
 	@touch $@

@@ -90,9 +90,11 @@ def _output(command: list[str]) -> str:
 
 
 def _npm(command: list[str], folder: Path) -> None:
-    # Node reads no other program's variable, nor the system's store.
-    (folder / "trusted.pem").write_text(trust.machine().pem)
-    env = {**os.environ, "NODE_EXTRA_CA_CERTS": str(folder / "trusted.pem")}
+    env = {**os.environ}
+    if trusted := trust.machine().pem:
+        # Node reads no other program's variable, nor the system's store.
+        (folder / "trusted.pem").write_text(trusted)
+        env["NODE_EXTRA_CA_CERTS"] = str(folder / "trusted.pem")
     try:
         done = subprocess.run(
             command,
