@@ -46,7 +46,7 @@ def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[s
 
 
 @functools.cache
-def _model(service: str = "sagemaker") -> Any:
+def model(service: str = "sagemaker") -> Any:
     """botocore's model of a service, newest version.
 
     Read without botocore, whose loader brings a client's machinery along: half of what a short verb
@@ -63,23 +63,23 @@ def _model(service: str = "sagemaker") -> Any:
 
 def _shape(operation: str, end: str = "input", service: str = "sagemaker") -> dict[str, Any]:
     """The shape of an operation's request or answer, without members where it has none."""
-    model = _model(service)
-    named = model["operations"][operation].get(end)
-    found: dict[str, Any] = model["shapes"][named["shape"]] if named else {"members": {}}
+    known = model(service)
+    named = known["operations"][operation].get(end)
+    found: dict[str, Any] = known["shapes"][named["shape"]] if named else {"members": {}}
     return found
 
 
 @functools.cache
 def members_of_answer(operation: str, service: str = "sagemaker") -> tuple[str, ...]:
     """Members of an operation's answer; none where the service has no such operation."""
-    if operation not in _model(service)["operations"]:
+    if operation not in model(service)["operations"]:
         return ()
     return tuple(_shape(operation, "output", service)["members"])
 
 
 def unfit_members(request: Mapping[str, Any], operation: str, service: str) -> list[str]:
     """Members of a request that an operation does not have, and those that it lacks."""
-    if operation not in _model(service)["operations"]:
+    if operation not in model(service)["operations"]:
         return [f"{service} has no {operation}"]
     shape = _shape(operation, service=service)
     missing = [f"{name}: missing" for name in shape.get("required", ()) if name not in request]
@@ -94,7 +94,7 @@ def _walk(shape: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
     ):
         yield f"{path or 'request'}: {_show(value)} is not of type {kind}"
         return
-    shapes = _model()["shapes"]
+    shapes = model()["shapes"]
     if isinstance(value, dict) and kind == "structure":
         for name in shape.get("required", ()):
             if name not in value:

@@ -43,11 +43,6 @@ FAULTS = {
         lambda s, p: put(s, "TrainDone", Default="Succeeded"),
         ("failure-ends-in-fail", "Train"),
     ),
-    "trap 28 no Choice after the job": (
-        REFERENCE,
-        lambda s, p: put(s, "Train", Next="Compress"),
-        ("failure-ends-in-fail", "Train"),
-    ),
     "trap 28 Stopped among what goes on": (
         REFERENCE,
         lambda s, p: s["HasModel"]["Choices"].append(
@@ -332,7 +327,7 @@ def test_a_fault_has_one_cause(name):
 BESIDE = {
     "K41 the error branch ends in the notification": ("notifier-masks",),
     "K41 a failed Choice goes to the end": ("asl",),
-    "trap 28 no Choice after the job": ("asl",),
+    "K38 one name for two jobs": ("reference",),
     "K37 no .sync": ("asl",),
     "K37 asked once": ("asl",),
     "a catch starts the same job again": ("name-unique",),
