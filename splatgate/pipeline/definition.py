@@ -35,7 +35,7 @@ class Call:
 
 
 _RESOURCE = re.compile(
-    r"arn:aws[a-z-]*:states:[^:]*:[^:]*:(?P<sdk>aws-sdk:)?(?P<service>[A-Za-z0-9-]+):"
+    r"arn:aws[a-z-]*:states:[^:]*:[^:]*:(?P<sdk>aws-sdk:)?(?P<service>(?!activity:)[A-Za-z0-9-]+):"
     r"(?P<operation>[A-Za-z0-9]+)(?:\.(?P<pattern>sync|waitForTaskToken)(?P<second>:2)?)?"
 )
 _READS = re.compile(

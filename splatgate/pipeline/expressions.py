@@ -88,7 +88,7 @@ class Scope:
 
 
 _STEP = re.compile(
-    r"""\.(?P<name>[^.\[\]\s'"()*?,:@]+)(?!\()|\.?\[\s*(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*\]"""
+    r"""\.(?P<name>[^.\[\]\s'"()*?,:@]++)(?!\()|\.?\[\s*(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*\]"""
     r"""|\.?\[\s*(?P<index>-?[0-9]{1,9})\s*\]|(?P<all>\.\*|\.?\[\s*\*\s*\])"""
     r"""|\.?\[\s*(?P<low>-?[0-9]{0,9})\s*:\s*(?P<high>-?[0-9]{0,9})\s*\]"""
     # A filter, a deep scan, a function of JSONPath: what it finds is not followed.
