@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "definition",
         metavar="FILE|FOLDER|ARN",
+        nargs="+",
         help=f"{SHOWN} (JSON, YAML, CloudFormation, CDK, SAM, `terraform show -json`), a folder of "
         "such files, or a deployed one",
     )
@@ -113,13 +114,13 @@ def _pipelines(options: argparse.Namespace) -> tuple[list[tuple[str, Pipeline]],
         if role not in (MACHINE, JOBS):
             raise BadInput(f"--policy {text}: no role {role}; {MACHINE} or {JOBS}")
         policies[role] = Path(file)
-    if options.definition.startswith("arn:"):
-        found = source.live(options.definition, _client())
+    if (arn := options.definition[0]).startswith("arn:"):
+        found = source.live(arn, _client())
         extra = source.load_input(options.input) if options.input else {}
         read = {r: read_json(p, "an IAM policy (JSON)") for r, p in policies.items()}
-        return [(options.definition, replace(found, policies=read, **extra))], []
+        return [(arn, replace(found, policies=read, **extra))], []
     read_, unread = [], []
-    every = source.chosen(Path(options.definition), options.machine)
+    every = [m for d in options.definition for m in source.chosen(Path(d), options.machine)]
     for path, machine in every:
         try:
             pipeline = source.pipeline_of(path, machine, options.input, policies)

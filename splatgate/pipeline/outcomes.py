@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from splatgate.pipeline.definition import Machine, State
 from splatgate.pipeline.findings import Finding
 from splatgate.pipeline.json_values import listed, objects
+from splatgate.pipeline.polling import may_start
 from splatgate.pipeline.services import starts
 from splatgate.pipeline.simulator import Simulator
 from splatgate.pipeline.trace import End, Fault, Path, matches
@@ -130,8 +131,11 @@ def _hidden(walk: Simulator, end: End, states: dict[str, State]) -> Iterator[Fin
     undocumented = fault.status == "Stopped" and sync and not _caught(path, state)
     undocumented = undocumented and not path.named
     jobs_after = [j for s, j in walk.started.items() if state.name in _before(walk, s)]
-    # A side stage after the last job: its failure costs no model.
-    side = job is None and not starts(state.call) and walk.started and not jobs_after
+    # After the last job, or where there is none, what fails costs no model.
+    heavy = walk.started or any(may_start(s) for s in states.values())
+    side = (
+        job is None and not starts(state.call) and (not heavy or (walk.started and not jobs_after))
+    )
     after = (state.name, *path.after)
     last = after[-1]
     shown = " → ".join(after if len(after) <= 6 else (*after[:3], "…", *after[-2:]))

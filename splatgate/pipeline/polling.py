@@ -57,6 +57,12 @@ class Loops:
         return {s for s in self.reached(name) if name in self.reached(s)}
 
 
+def may_start(state: State) -> bool:
+    """Whether a state calls a function that seems to start a job, by its name."""
+    named = f"{state.name} {state.function}"
+    return bool(state.function and _STARTS.search(named) and not state.looks_up)
+
+
 def polls(machine: Machine) -> Iterator[Finding | Gap]:
     """Loops that ask for a status: without a Wait, without a bound, with words that never leave."""
     started = {services.starts(s.call) for s in machine.every()} - {None}
@@ -70,8 +76,7 @@ def polls(machine: Machine) -> Iterator[Finding | Gap]:
             ):
                 yield from _poll(machine, loops, state, around, started)
     for state in machine.every():
-        named = f"{state.name} {state.function}"
-        if state.function and _STARTS.search(named) and not state.looks_up:
+        if may_start(state):
             why = f"it may start a job inside {state.function}, which is not looked into"
             yield Gap(state.name, FLOW, why)
 

@@ -333,11 +333,11 @@ def test_what_is_not_read_is_not_verified_by_name(definition, sent, words):
 def test_one_cause_is_one_finding():
     """Three stages whose catchers all lead to what should have been a Fail state."""
     rows = [(f"S{n}", call(f"stage-{n}", ResultPath=None, Catch=ALL)) for n in range(3)]
-    definition = machine(*rows)
+    definition = trained(*rows)
     definition["States"]["Broken"] = {"Type": "Succeed"}
     (found,) = judge(Pipeline("x", definition)).of("failure-ends-in-fail")
     assert found.state == "S0"
-    assert [w.partition(":")[0] for w in found.ways] == ["S1", "S2"]
+    assert [w.partition(":")[0] for w in found.ways] == ["S1", "S2", "Train", "Train", "Train"]
 
 
 def test_numbers_of_an_input_are_tried_as_text_and_the_reverse():
