@@ -89,8 +89,9 @@ def _poll(
         if isinstance(rule.get("StringEquals"), str):
             words.setdefault(str(rule.get("Variable")), []).append(rule["StringEquals"])
     inside = [loops.states[n] for n in sorted(around)]
-    asks = [s for s in inside if services.asks_about(s.call) or (s.function and s.looks_up)]
-    kinds = {v: k for v, w in words.items() if (k := _kind_of(v, w))}
+    asks = [s for s in inside if s.type == "Task" and s.looks_up]
+    others = [s for s in asks if services.asks_about(s.call) not in started - {None}]
+    kinds = {v: k for v, w in words.items() if (k := _by_answer(v, others) or _kind_of(v, w))}
     functions = [s for s in inside if s.function and not s.keeps_house]
     if asks or (kinds and functions):
         waits = {s.name for s in inside if s.type == "Wait" or (s.call and s.call.pattern)}
@@ -123,6 +124,26 @@ def _poll(
             yield from _ways(loops, choice, around, variable, kind)
 
 
+def _by_answer(variable: str, asks: list[State]) -> Kind | None:
+    """The kind of job whose status a variable is, by what the loop asks for."""
+    for state in asks:
+        where = state.body.get("ResultPath", "$")
+        selector = state.body.get("ResultSelector")
+        if not isinstance(where, str) or state.call is None or state.call.service == "lambda":
+            continue
+        if variable != where and not variable.startswith((f"{where}.", f"{where}[")):
+            continue
+        rest = [p for p in re.split(r"[.\['\]]+", variable[len(where) :]) if p]
+        if isinstance(selector, dict):
+            source = selector.get(f"{rest[0]}.$") if rest else None
+            if not isinstance(source, str):
+                continue
+            rest = [p for p in re.split(r"[.\['\]]+", source) if p][1:] + rest[1:]
+        if kind := services.kind_by_model(state.call, rest):
+            return kind
+    return None
+
+
 def _kind_of(variable: str, words: list[str]) -> Kind | None:
     """The kind of job whose status words a Choice knows, or None."""
     last = re.split(r"[.\['\]]+", variable.rstrip("]'"))[-1]
@@ -136,7 +157,7 @@ def _ways(
 ) -> Iterator[Finding | Gap]:
     """Where each end of a job leads that is seen by its status alone."""
     last = re.split(r"[.\['\]]+", variable)[-1]
-    certain = last == kind.status[-1] and last != "Status"
+    certain = kind not in KINDS or (last == kind.status[-1] and last != "Status")
     for status in (kind.good, *kind.bad):
         target = _target(choice, variable, status)
         if target is None:
@@ -213,13 +234,15 @@ _PREFIXES = {"amazonecs": "ecs", "states": "stepfunctions", "stepfunctions": "st
 
 def error_names(machine: Machine) -> Iterator[Finding]:
     """Retriers and catchers of errors that no service has, or that an earlier one takes."""
+    raised = {str(s.body.get("Error")) for s in machine.every() if s.type == "Fail"}
     for state in machine.every():
         for member in ("Retry", "Catch"):
             before: list[tuple[str, object]] = []
             for handler in objects(state.body.get(member)):
                 names = [n for n in listed(handler.get("ErrorEquals")) if isinstance(n, str)]
                 for name in names:
-                    yield from _error_name(state, member, name)
+                    if name not in raised:
+                        yield from _error_name(state, member, name)
                     yield from _masked(state, member, name, handler, before)
                 before += [(n, handler.get("Next")) for n in names]
 

@@ -250,7 +250,9 @@ def unfit(call: Call, sent: dict[str, Any]) -> list[str]:
     if found is None or "input" not in found:
         return []
     shapes = models.model(model)["shapes"]
-    return list(_unfit(shapes, shapes[found["input"]["shape"]], sent, "", 0))
+    errors = _unfit(shapes, shapes[found["input"]["shape"]], sent, "", 0)
+    # A value of DynamoDB may be written as it is, without its type.
+    return [f for f in errors if model != "dynamodb" or "not of type structure" not in f]
 
 
 def _unfit(shapes: Any, shape: Any, value: Any, path: str, depth: int) -> Iterator[str]:
@@ -439,6 +441,42 @@ def answer_of(call: Call | None) -> Any:
         return UNKNOWN
     members = _members(model, call.operation)
     return members | _SDK if members else UNKNOWN
+
+
+_RUNS = re.compile(
+    r"(?i)progress|pending|running|submit|start|queue|creating|provision|stopping|waiting|schedul|"
+    r"runnable|cancel(l)?ing|initial|processing|accepted"
+)
+_BAD = re.compile(
+    r"(?i)fail|error|abort|cancel(l)?ed|stopped|time_?d?_?out|expired|rejected|terminated|fault"
+)
+_GOOD = re.compile(r"(?i)succ|complete|available|active|inservice|in_service|ready|finished")
+
+
+def kind_by_model(call: Call, path: list[str]) -> Kind | None:
+    """The kind of job whose status lies at a path of an answer, by the model's own values."""
+    model = botocore_name(call.service)
+    found = operation(model, call.operation) if model else None
+    if model is None or found is None or "output" not in found or not path:
+        return None
+    shapes = models.model(model)["shapes"]
+    shape = shapes[found["output"]["shape"]]
+    for name in path:
+        if shape["type"] == "list":
+            shape = shapes[shape["member"]["shape"]]
+        if not name.isdigit():
+            members = {n.lower(): m["shape"] for n, m in shape.get("members", {}).items()}
+            if name.lower() not in members:
+                return None
+            shape = shapes[members[name.lower()]]
+    words = [str(w) for w in shape.get("enum", ())]
+    running = tuple(w for w in words if _RUNS.search(w))
+    bad = tuple(w for w in words if w not in running and _BAD.search(w))
+    good = [w for w in words if w not in (*running, *bad) and _GOOD.search(w)]
+    if not (running and bad and good):
+        return None
+    return Kind(call.service, call.service, model, "", call.operation, "", (path[-1],), running,
+                good[0], bad)  # fmt: skip
 
 
 def _members(model: str, name: str) -> dict[str, Any]:

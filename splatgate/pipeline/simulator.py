@@ -154,9 +154,10 @@ class Simulator:
             key = json.dumps([state.name, path.data, path.variables, jobs], default=repr)
             if key in seen:
                 if not path.guessed:
-                    self.find(
-                        state.name, "ends", "goes round for ever: comes back with the same data"
-                    )
+                    # A branch ends as well when another one fails.
+                    alone = state.name in self.machine.states
+                    told = "goes round for ever: comes back with the same data"
+                    self.find(state.name, "ends", told, must=alone)
                 return None
             seen |= {key}
         return path.to(

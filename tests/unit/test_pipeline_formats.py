@@ -11,6 +11,8 @@ from splatgate.evidence import BadInput
 from splatgate.pipeline import source
 from splatgate.pipeline.cli import main
 from splatgate.pipeline.document import parse
+from splatgate.pipeline.findings import DOCS, RULES
+from splatgate.run import ROOT
 
 SOUND = {"StartAt": "A", "States": {"A": {"Type": "Pass", "End": True}}}
 BROKEN = {"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}}}
@@ -184,3 +186,8 @@ def test_what_aws_says_is_asked_for(monkeypatch):
             return {"diagnostics": [{"severity": "ERROR", "code": "C", "message": "m"}]}
 
     assert source.validated(SOUND, Client()) == [("ERROR", "C: m")]
+
+
+def test_every_rule_has_its_page():
+    text = (ROOT / DOCS).read_text()
+    assert {line[3:] for line in text.splitlines() if line.startswith("## ")} == RULES.keys()
