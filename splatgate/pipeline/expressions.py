@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import inspect
 import json
 import re
 import uuid
@@ -236,6 +237,7 @@ def _term(text: str, at: int) -> tuple[_Part, int]:
     while True:
         mark = _TOKEN.match(text, at)
         if mark and mark["mark"] == ")":
+            _fits(token["call"], arguments, text)
             return _Part(token["call"], tuple(arguments)), mark.end()
         if mark and mark["mark"] == "," and arguments:
             at = mark.end()
@@ -243,6 +245,22 @@ def _term(text: str, at: int) -> tuple[_Part, int]:
             raise PathError(f"{text!r} is no intrinsic function")
         value, at = _term(text, at)
         arguments.append(value)
+
+
+def _fits(call: str, arguments: list[_Part], text: str) -> None:
+    """Raise PathError where a function takes another number of arguments, whatever they are."""
+    function = FUNCTIONS.get(call.removeprefix("States."))
+    if function is None:
+        return  # said where it is called
+    if call == "States.Format" and arguments and isinstance(arguments[0].value, str):
+        places = len(_pieces(arguments[0].value)) - 1
+        if places != len(arguments) - 1:
+            raise PathError(f"{text}: {places} places ({{}}) for {len(arguments) - 1} values")
+    elif function is not json.loads and function is not len:
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise PathError(f"{text}: {call}: {error}") from None
 
 
 def _value(part: _Part, text: str, data: Any, scope: Scope) -> Any:

@@ -247,8 +247,11 @@ def _choice(state: State) -> Iterator[str]:
         if not isinstance(rule, dict) or not isinstance(rule.get("Next"), str):
             yield f"a rule of this Choice has no Next: {rule}"
     for rule in objects(rules) if state.jsonata else ():
-        if not rule.get("Condition"):
+        condition = rule.get("Condition")
+        if not condition:
             yield "a rule of this Choice has no Condition"
+        elif not isinstance(condition, bool) and jsonata.expression(condition) is None:
+            yield f"Condition is {condition!r}, and should be an expression in {{% … %}}"
     for rule in comparisons(rules) if not state.jsonata else ():
         tests = [k for k in rule if k not in NO_TEST]
         if len(tests) != 1 or not rule.get("Variable"):
@@ -358,8 +361,14 @@ class _Any(dict[str, Any]):
 
 
 def paths_as_text(machine: Machine) -> Iterator[Finding]:
-    """Paths that are sent as they stand, since their key does not end in ``.$``."""
+    """Paths that are sent as they stand, since their key does not end in ``.$``; tokens that are
+    not there.
+    """
     for state in machine.every():
+        call = state.call
+        if call and call.pattern != "waitForTaskToken" and "Task.Token" in str(state.arguments):
+            told = "hands on a task token, which is there with .waitForTaskToken alone"
+            yield Finding(state.name, "reference", "should", told)
         sent = {k: state.body.get(k) for k in ("Parameters", "ItemSelector", "ResultSelector",
                 "Arguments", "Output") if k in state.body}  # fmt: skip
         for where, value in leaves(sent):

@@ -98,8 +98,15 @@ class Tasks:
     def _fault(self, path: Path, fault: Fault, **changes: Any) -> Path:
         # What was seen before it is not the same data after it.
         began = len(path.trail)
-        fresh = {"since": (), "seen": frozenset(), "visits": {}, "guessed": False, "began": began}
-        return path.to(fault=fault, **fresh, **changes)
+        return path.to(
+            fault=fault,
+            since=(),
+            seen=frozenset(),
+            visits={},
+            guessed=False,
+            began=began,
+            **changes,
+        )
 
     def _job(
         self, state: State, kind: Kind, path: Path, data: Any, scope: Scope, sent: Any

@@ -75,10 +75,10 @@ def judge(
     ask: Callable[[str], Answer] | None = None,
 ) -> Verdict:
     """Judge a state machine; ``ask`` says what a registry serves under an image's name."""
-    findings = [Finding("", "json", "must", p) for p in pipeline.problems]
+    machine = machine_of(pipeline.definition)
+    findings = [Finding(_where(p, machine), "json", "must", p) for p in pipeline.problems]
     if pipeline.problems and not pipeline.definition:
         return Verdict((), tuple(findings), (), (), pipeline.source)
-    machine = machine_of(pipeline.definition)
     lines = {s.name: s.line for s in machine.every()}
     say(f"{pipeline.source}: {len(lines)} states")
     findings += grammar.grammar(pipeline.definition)
@@ -95,6 +95,7 @@ def judge(
     errors = {name: requests.refused(start) for name, start in walk.started.items()}
     findings += requests.accepted(walk.started, errors, walk.variants)
     findings += requests.calls(walk.first.called)
+    findings += requests.networks(walk.started)
     findings += requests.environment(walk.started, pipeline.definition)
     findings += requests.images(walk.started)
     findings += requests.names(walk.started, walk.other)
@@ -119,6 +120,13 @@ def judge(
         not_verified=tuple(dict.fromkeys(gaps)),
         source=pipeline.source,
     )
+
+
+def _where(problem: str, machine: Machine) -> str:
+    """The state in which a placeholder stands that a problem is about, or ""."""
+    name = problem.partition("}")[0] + "}" if problem.startswith("${") else ""
+    inside = [s.name for s in machine.every() if name and name in str(s.body)]
+    return inside[-1] if inside else ""
 
 
 def _placed(findings: Iterable[Finding], lines: dict[str, int]) -> tuple[Finding, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from splatgate.pipeline.choice import comparisons
 from splatgate.pipeline.definition import Machine, State
 from splatgate.pipeline.findings import Finding
 from splatgate.pipeline.json_values import listed, objects
 from splatgate.pipeline.polling import may_start
-from splatgate.pipeline.services import starts
+from splatgate.pipeline.services import asks_about, starts
 from splatgate.pipeline.simulator import Simulator
 from splatgate.pipeline.trace import End, Fault, Path, matches
 
@@ -42,7 +43,7 @@ def outcomes(walk: Simulator, *, sound: bool = True) -> Iterator[Finding]:
             yield Finding(
                 path.unheard,
                 "notifier-masks",
-                "must",
+                "must" if _tells(states, path.unheard) else "should",
                 f"when it fails after {told}, the execution ends with its error and the cause is "
                 f"lost; catch States.ALL and go on to the same Fail",
             )
@@ -60,7 +61,9 @@ def outcomes(walk: Simulator, *, sound: bool = True) -> Iterator[Finding]:
             )
     if sound and not succeeded and not walk.gaps:
         plain = [e.path for e in walk.ends if e.path.fault is None and e.path.trail]
-        where = plain[0].trail[-1] if plain else walk.machine.start
+        trail = plain[0].trail if plain else (walk.machine.start,)
+        choices = (n for n in reversed(trail) if states[n].type == "Choice")
+        where = next(choices, trail[-1])
         # One that has no end in success is meant to end so.
         can = any(
             s.type == "Succeed" or s.body.get("End") is True for s in walk.machine.states.values()
@@ -69,8 +72,37 @@ def outcomes(walk: Simulator, *, sound: bool = True) -> Iterator[Finding]:
             where,
             "succeeds",
             "must" if can else "should",
-            f"no execution succeeds, also when every job is Completed: all end at {where}",
+            f"no execution succeeds, also when every job is Completed: all end at {trail[-1]}"
+            + _compared(states[where]),
         )
+    for state in states.values():
+        if state.type == "Map" and state.body.get("ToleratedFailurePercentage") == 100:
+            told = "ToleratedFailurePercentage 100: when every item fails, the execution SUCCEEDS"
+            yield Finding(state.name, "failure-ends-in-fail", "must", told)
+
+
+def _tells(states: dict[str, State], name: str) -> bool:
+    """Whether the Fail state that follows a notifier tells the cause, which is then lost."""
+    for _ in states:
+        state = states.get(str(states[name].body.get("Next")))
+        if state is None:
+            return False
+        if state.type == "Fail":
+            return bool({"CausePath", "ErrorPath"} & state.body.keys()) or "{%" in str(state.body)
+        name = state.name
+    return False
+
+
+def _compared(state: State) -> str:
+    """What a Choice compares, in words."""
+    if state.type != "Choice":
+        return ""
+    if state.jsonata:
+        tests = [str(r.get("Condition")) for r in objects(state.body.get("Choices"))]
+    else:
+        rules = comparisons(listed(state.body.get("Choices")))
+        tests = [" ".join(str(v) for k, v in r.items() if k != "Next") for r in rules]
+    return f"; what {state.name} looks for is not there ({', '.join(tests)})"
 
 
 def _unwaited(end: End, others_wait: bool) -> Iterator[Finding]:
@@ -120,7 +152,11 @@ def _hidden(walk: Simulator, end: End, states: dict[str, State]) -> Iterator[Fin
     path, fault = end.path, end.path.fault
     assert fault is not None
     state, job = fault.state, fault.job
-    if path.guessed or state.keeps_house or (job is None and state.looks_up):
+    caught = _caught(path, state)
+    if state.keeps_house or (job is None and state.looks_up):
+        yield from _asked_in_vain(end, states)
+        return
+    if path.guessed and not (caught and path.rejoined):
         return
     if job and not job.observed and any(j.state == job.state and not j.observed for j in path.jobs):
         return  # nobody was told: `waits-for-job` says so
@@ -128,7 +164,7 @@ def _hidden(walk: Simulator, end: End, states: dict[str, State]) -> Iterator[Fin
         return
     # What .sync makes of a stopped job is not documented: unless a Choice lets Stopped pass.
     sync = state.call and state.call.pattern == "sync"
-    undocumented = fault.status == "Stopped" and sync and not _caught(path, state)
+    undocumented = fault.status == "Stopped" and sync and not caught
     undocumented = undocumented and not path.named
     jobs_after = [j for s, j in walk.started.items() if state.name in _before(walk, s)]
     # After the last job, or where there is none, what fails costs no model.
@@ -136,13 +172,15 @@ def _hidden(walk: Simulator, end: End, states: dict[str, State]) -> Iterator[Fin
     side = (
         job is None and not starts(state.call) and (not heavy or (walk.started and not jobs_after))
     )
+    # What is looked at later may find it.
+    looks = path.guessed and any(states[n].looks_up for n in path.after if n in states)
     after = (state.name, *path.after)
     last = after[-1]
     shown = " → ".join(after if len(after) <= 6 else (*after[:3], "…", *after[-2:]))
     yield Finding(
         state.name,
         "failure-ends-in-fail",
-        "should" if side or undocumented else "must",
+        "should" if side or undocumented or path.noted or looks else "must",
         f"{fault.told}, and the execution SUCCEEDS ({shown}); "
         + (
             "whether .sync fails on Stopped is not documented: let a Choice on the status follow"
@@ -153,6 +191,24 @@ def _hidden(walk: Simulator, end: End, states: dict[str, State]) -> Iterator[Fin
         # have one cause.
         root=last if last not in walk.plain else after[1] if path.after else state.name,
     )
+
+
+def _asked_in_vain(end: End, states: dict[str, State]) -> Iterator[Finding]:
+    """A job's status that could not be asked for, and is taken for success."""
+    path, fault = end.path, end.path.fault
+    assert fault is not None
+    state = fault.state
+    asks = asks_about(state.call) or (state.function and state.looks_up)
+    before = [states[n] for n in path.trail[: path.began] if n in states]
+    open_ = any(not j.observed for j in path.jobs) or any(may_start(s) for s in before)
+    if asks and open_ and not path.guessed and state.name not in path.after:
+        yield Finding(
+            state.name,
+            "failure-ends-in-fail",
+            "must",
+            f"{fault.told}, and the execution SUCCEEDS ({' → '.join((state.name, *path.after))}): "
+            f"nobody knows how the job ended; ask again, or let that way end in a Fail state",
+        )
 
 
 def _before(walk: Simulator, name: str) -> frozenset[str]:

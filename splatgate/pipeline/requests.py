@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from splatgate.evidence import Answer
 from splatgate.pipeline import services
-from splatgate.pipeline.definition import Call, Machine, State
+from splatgate.pipeline.definition import Call, Machine, State, call_of
 from splatgate.pipeline.expressions import UNKNOWN, Open, unknown
 from splatgate.pipeline.findings import Finding, Gap
 from splatgate.pipeline.json_values import leaves, listed, member
@@ -55,13 +56,7 @@ def refused_by(call: Call, sent: Any) -> list[str]:
     if call.operation not in model()["operations"]:
         return []  # `integration` says so
     request, left_out = known_part(sent)
-    found = validate(request, operation=call.operation)
-    return [e for e in found if not any(_about(e, path) for path in left_out)]
-
-
-def _about(error: str, path: str) -> bool:
-    where = error.partition(": ")[0]
-    return where == path or path.startswith(where + ".") or path.startswith(where + "[")
+    return validate(request, operation=call.operation, unknown=left_out)
 
 
 def known_part(value: Any, path: str = "") -> tuple[Any, list[str]]:
@@ -104,13 +99,41 @@ def accepted(
         yield from _volume(name, start.job.request)
         yield from _needed(name, start.job.request)
         yield from _alone(name, start)
+        yield from archives(name, start.job.request)
 
 
 def integrations(machine: Machine) -> Iterator[Finding]:
     """Resources that Step Functions does not have."""
     for state in machine.every():
+        resource = str(state.body.get("Resource"))
         if state.call and (why := services.refused(state.call)):
             yield Finding(state.name, "integration", "must", why)
+        elif found := re.search(r":states:.*:([A-Z]\w*)(\.sync|\.wait|$)", resource):
+            word = found[1][:1].lower() + found[1][1:]
+            told = f"{found[1]} is written {word} in a Resource"
+            yield Finding(state.name, "integration", "must", told)
+        elif re.match(r"arn:[a-z-]+:lambda:(?!.*:function:)[^$%{]*$", resource):
+            told = f"{resource} is no function's ARN (…:function:NAME)"
+            yield Finding(state.name, "integration", "must", told)
+        if state.type == "Map":
+            yield from _of_map(state)
+
+
+def _of_map(state: State) -> Iterator[Finding]:
+    """What a Map's children cannot call, and what its reader does not take."""
+    config = member(state.body, "ItemProcessor", "ProcessorConfig")
+    if member(config, "ExecutionType") == "EXPRESS":
+        for inner in (s for branch in state.branches for s in branch.every()):
+            if inner.call and inner.call.pattern:
+                told = f"an Express child knows no .{inner.call.pattern}, and ends in five minutes"
+                yield Finding(inner.name, "integration", "must", told)
+    reader = state.body.get("ItemReader")
+    call = call_of(str(member(reader, "Resource")))
+    sent = member(reader, "Arguments" if state.jsonata else "Parameters")
+    if call and isinstance(sent, dict):
+        names = {k.removesuffix(".$"): UNKNOWN for k in sent}
+        for error in services.unfit(replace(call, optimized=False), names):
+            yield Finding(state.name, "request", "must", f"ItemReader.{error}")
 
 
 def calls(called: dict[str, tuple[State, Any]]) -> Iterator[Finding]:
@@ -125,6 +148,24 @@ def calls(called: dict[str, tuple[State, Any]]) -> Iterator[Finding]:
         if known and (call.service, call.operation) == ("sns", "Publish") and not _TO & sent.keys():
             told = f"none of {', '.join(sorted(_TO))}: it is told to nobody"
             yield Finding(name, "request", "must", told)
+        yield from archives(name, sent)
+
+
+def archives(name: str, sent: Any) -> Iterator[Finding]:
+    """Addresses that take an archive for a folder."""
+    for where, value in leaves(sent):
+        if isinstance(value, str) and re.search(r"\.tar\.gz/.", value):
+            told = f"{where} is {value}: model.tar.gz is an archive, and nothing lies below it"
+            yield Finding(name, "hand-over", "must", told)
+
+
+def networks(started: dict[str, Started]) -> Iterator[Finding]:
+    """Tasks on Fargate that have no network: RunTask refuses them."""
+    for name, start in started.items():
+        sent = start.job.request
+        if sent.get("LaunchType") == "FARGATE" and "NetworkConfiguration" not in sent:
+            told = "LaunchType FARGATE without NetworkConfiguration: its tasks use awsvpc"
+            yield Finding(name, "request", "must", f"{told}, and RunTask refuses them")
 
 
 #: Where SNS can publish to.
@@ -226,7 +267,13 @@ def images(started: dict[str, Started]) -> Iterator[Finding]:
     """Images named by a tag, which may move or may never have been pushed (K40, trap 20)."""
     for name, start in started.items():
         for image in images_of(start.job.request) if start.job.kind.sagemaker else ():
-            if not isinstance(image, str) or _DIGEST.search(image):
+            if not isinstance(image, str):
+                continue
+            host = image.partition("/")[0]
+            if ".dkr.ecr." in host and not re.search(r"\.(amazonaws\.com(\.cn)?|on\.aws)$", host):
+                told = f"{image}: {host} is no registry of Amazon ECR (…amazonaws.com)"
+                yield Finding(name, "image", "must", told)
+            if _DIGEST.search(image):
                 continue
             tag = image.rpartition("/")[2].partition(":")[2]
             must = not _AWS_OWN.search(f"/{image.rpartition('/')[2]}")

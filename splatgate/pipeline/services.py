@@ -259,7 +259,8 @@ def _unfit(shapes: Any, shape: Any, value: Any, path: str, depth: int) -> Iterat
     if value is UNKNOWN or isinstance(value, Open) or depth > 12:
         return
     kind = shape["type"]
-    if kind in ("structure", "list", "map") and not isinstance(value, dict | list):
+    wanted = {"structure": dict, "map": dict, "list": list}.get(kind)
+    if wanted and not isinstance(value, wanted):
         yield f"{path or 'request'}: {value!r} is not of type {kind}"
     elif kind == "structure" and isinstance(value, dict) and not shape.get("document"):
         members = {n[:1].upper() + n[1:]: (n, m) for n, m in shape["members"].items()}
@@ -385,7 +386,7 @@ def describe(job: Job, status: str) -> dict[str, Any]:
         if "SecondaryStatus" in answer:
             answer["SecondaryStatus"] = _SECONDARY.get(status, "Training")
         if "ModelArtifacts" in answer:
-            answer["ModelArtifacts"] = Open({"S3ModelArtifacts": job.archive or UNKNOWN})
+            answer["ModelArtifacts"] = {"S3ModelArtifacts": job.archive or UNKNOWN}
         return answer | _SDK
     for name in reversed(above):
         inner = Open(inner) if isinstance(inner, dict) else inner
@@ -401,11 +402,11 @@ def finished(job: Job, call: Call) -> Any:
         # .sync answers Output as text, .sync:2 as JSON.
         output = UNKNOWN if call.second else SomeText()
         return describe(job, job.final) | {"Output": output}
-    if job.kind.word == "batch":
-        return Open({"Status": job.final})
-    if job.kind.word == "ecs":
-        return Open({"LastStatus": job.final})
-    return Open() if job.kind.word == "glue" else describe(job, job.final) | {"Build": UNKNOWN}
+    *above, last = job.kind.status
+    if job.kind.word in ("build", "query"):
+        what = "Build" if job.kind.word == "build" else "QueryExecution"
+        return {what: UNKNOWN} | _SDK
+    return _members(job.kind.model, job.kind.describe, tuple(above)) | {last: job.final} | _SDK
 
 
 def _opened(value: Any) -> Any:
@@ -479,9 +480,26 @@ def kind_by_model(call: Call, path: list[str]) -> Kind | None:
                 good[0], bad)  # fmt: skip
 
 
-def _members(model: str, name: str) -> dict[str, Any]:
-    """Members of an operation's answer, of unknown values."""
+def _members(model: str, name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Members of an operation's answer, or of what lies below it, of unknown values."""
     found = operation(model, name)
     shape = member(found, "output", "shape")
-    members = models.model(model)["shapes"][shape]["members"] if shape else {}
-    return {n[:1].upper() + n[1:]: UNKNOWN for n in members}
+    return dict(_inside(model, shape, below)) if shape else {}
+
+
+@functools.cache
+def _inside(model: str, name: str, below: tuple[str, ...] = (), deep: int = 4) -> dict[str, Any]:
+    """The members of a structure, of unknown values; structures inside it as well."""
+    shapes = models.model(model)["shapes"]
+    shape = shapes[name]
+    if below and shape["type"] == "list":
+        return _inside(model, shape["member"]["shape"], below[1:], deep)
+    members = {n[:1].upper() + n[1:]: m["shape"] for n, m in shape["members"].items()}
+    if below:
+        return _inside(model, members[below[0]], below[1:], deep)
+    return {
+        n: _inside(model, inner, (), deep - 1)
+        if deep and shapes[inner]["type"] == "structure" and shapes[inner]["members"]
+        else UNKNOWN
+        for n, inner in members.items()
+    }

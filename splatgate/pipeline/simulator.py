@@ -21,7 +21,7 @@ from splatgate.pipeline.expressions import UNKNOWN, Open, PathError, Scope, put,
 from splatgate.pipeline.expressions import evaluate as value_of
 from splatgate.pipeline.findings import Finding, Gap
 from splatgate.pipeline.jobs import Tasks
-from splatgate.pipeline.json_values import listed, objects
+from splatgate.pipeline.json_values import listed, member, objects
 from splatgate.pipeline.trace import End, Path, Started, matches
 
 #: How often a walk may come to one state, and how often after a job ended before its poll loop
@@ -48,6 +48,7 @@ class Simulator:
         self.called: dict[str, tuple[State, Any]] = {}
         self.gaps: dict[Gap, None] = {}
         self.tasks = Tasks(self)
+        self.choices = {s.name for s in machine.every() if s.type == "Choice"}
         #: States entered while nothing is wrong, and all.
         self.plain: set[str] = set()
         self.entered: set[str] = set()
@@ -137,8 +138,9 @@ class Simulator:
         asked = [j for j in path.jobs if j.asked >= MAX_ASKED] if count > 3 else []
         if asked and not path.guessed:
             job = asked[0]
+            choices = (n for n in reversed(path.trail) if n in self.choices)
             self.find(
-                job.state,
+                next(choices, job.state),
                 "status-leaves-loop",
                 f"once its job is {job.final}, the loop through {state.name} goes on asking; "
                 f"let its Choice leave on {', '.join((job.kind.good, *job.kind.bad))}",
@@ -160,7 +162,9 @@ class Simulator:
                     self.find(state.name, "ends", told, must=alone)
                 return None
             seen |= {key}
+        again = path.fault is not None and not path.guessed and state.name in self.plain
         return path.to(
+            rejoined=path.rejoined or again,
             trail=(*path.trail, state.name),
             visits={**path.visits, state.name: count},
             seen=seen,
@@ -242,15 +246,11 @@ class Simulator:
         if not isinstance(wanted, dict):
             return path.variables
         found = dict(path.variables)
-        for key, value in wanted.items():
-            try:
-                found |= (
-                    {key: jsonata.render(value, scope, **known)}
-                    if state.jsonata
-                    else render({key: value}, selected, scope)
-                )
-            except PathError:
-                found[key.removesuffix(".$")] = UNKNOWN
+        found |= (
+            jsonata.render(wanted, scope, **known)
+            if state.jsonata
+            else render(wanted, selected, scope)
+        )
         return found
 
     def _choice(self, state: State, path: Path, data: Any, scope: Scope) -> Iterator[Path | End]:
@@ -363,6 +363,9 @@ class Simulator:
         for number, end in ends:
             of = back(end.path)
             if end.error is None:
+                # An item whose failure leads to an end of its own says so in its result.
+                last = end.path.trail[-1]
+                of = of.to(noted=of.noted or (state.type == "Map" and last not in self.plain))
                 others = [*results]
                 while len(others) <= number:
                     others.append(UNKNOWN)
@@ -388,8 +391,9 @@ class Simulator:
         known = isinstance(items, list) and items
         selector = state.body.get("ItemSelector", state.body.get("Parameters"))
         batcher = state.body.get("ItemBatcher")
+        mode = member(state.body, "ItemProcessor", "ProcessorConfig", "Mode")
         many = 1 if scope.later or isinstance(batcher, dict) else 2
-        for index, item in enumerate(items[:many] if known else [UNKNOWN]):
+        for index, item in enumerate(items[:many] if known else [UNKNOWN] * many):
             inner = scope.within(Map={"Item": {"Index": index, "Value": item, "Key": UNKNOWN}})
             inner.variables, inner.later = scope.variables, scope.later or index > 0
             if selector is not None:
@@ -398,6 +402,12 @@ class Simulator:
                 item = {"Items": [item]}
                 if "BatchInput" in batcher:
                     item["BatchInput"] = self._rendered(state, batcher["BatchInput"], data, scope)
+            if mode == "DISTRIBUTED":
+                # Each child is an execution of its own.
+                name = inner.fresh()
+                run = f"arn:aws:states:us-west-2:123456789012:execution:pipeline/map:{name}"
+                own = {"Id": run, "Name": name, "Input": item}
+                inner.context["Execution"] = {**scope.context["Execution"], **own}
             yield item, inner
 
     def _rendered(self, state: State, template: Any, data: Any, scope: Scope) -> Any:

@@ -45,6 +45,10 @@ class Path:
     guessed: bool = False
     #: A Choice named the fault's own status on the way.
     named: bool = False
+    #: After the fault it came to a state of the faultless way, before any such choice.
+    rejoined: bool = False
+    #: The fault is in an item's result.
+    noted: bool = False
     #: The notifier that failed on the way.
     unheard: str | None = None
     #: Tasks since the last job whose effect is not known (a function that may move files).

@@ -10,7 +10,7 @@ import functools
 import gzip
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,26 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _NVME = ("ml.g4dn.", "ml.g5.", "ml.g6.", "ml.p4d.")
 
 
-def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[str]:
+def validate(
+    request: object, *, operation: str = "CreateTrainingJob", unknown: Sequence[str] = ()
+) -> list[str]:
     """List what the service would refuse in ``request``, each as ``path: reason``.
 
-    ``request`` is the document itself, or a ``Request``, whose ``raw`` is taken. For
+    ``request`` is the document itself, or a ``Request``, whose ``raw`` is taken. ``unknown``: paths
+    of what was left out of it, since only an execution knows the value. For
     CreateTrainingJob the rules that the model cannot state are added (contract 1.4, 2.4, 2.6, 7.1).
     """
     document = getattr(request, "raw", request)
-    found = list(_walk(_shape(operation), document, ""))
+    found = [e for e in _walk(_shape(operation), document, "") if not _within(e, unknown)]
     if operation == "CreateTrainingJob" and isinstance(document, Mapping) and not found:
-        found += _rules(document)
+        found += [e for e in _rules(document) if not _within(e, unknown)]
     return found
+
+
+def _within(error: str, unknown: Sequence[str]) -> bool:
+    """Whether an error is about what is unknown, or about what holds it."""
+    where = error.partition(": ")[0]
+    return any(p == where or p.startswith((f"{where}.", f"{where}[")) for p in unknown)
 
 
 @functools.cache

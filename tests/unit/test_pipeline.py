@@ -134,8 +134,6 @@ def test_awss_sample_that_notifies_and_ends():
     found = musts(source.load(MACHINES / "notify-and-end.json"))
     assert found == {
         ("failure-ends-in-fail", "Submit Job"),
-        ("notifier-masks", "Notify Failure"),
-        ("notifier-masks", "Notify Success"),
     }
 
 

@@ -53,19 +53,19 @@ FAULTS = {
     "K42 the loop does not know Stopped": (
         POLLED,
         lambda s, p: s["SfmDone"]["Choices"][1].update(Or=s["SfmDone"]["Choices"][1]["Or"][:1] * 2),
-        ("status-leaves-loop", "Sfm"),
+        ("status-leaves-loop", "SfmDone"),
     ),
     "K42 the loop does not know Failed": (
         POLLED,
         lambda s, p: s["CompressDone"]["Choices"][1].update(
             Or=s["CompressDone"]["Choices"][1]["Or"][1:] * 2
         ),
-        ("status-leaves-loop", "Compress"),
+        ("status-leaves-loop", "CompressDone"),
     ),
     "a status that is never said": (
         REFERENCE,
         lambda s, p: s["HasModel"]["Choices"][0].update(StringEquals="COMPLETED"),
-        ("succeeds", "Failed"),
+        ("succeeds", "HasModel"),
     ),
     "K37 no .sync": (
         REFERENCE,

@@ -189,7 +189,7 @@ CASES = {
         polled(task("aws-sdk:batch:describeJobs", {"Jobs.$": "States.Array($.trained.JobId)"},
                     ResultPath="$.now"), {"SUCCEEDED": "Done"}, name="$.now.Jobs[0].Status",
                start=task("batch:submitJob", BATCH, ResultPath="$.trained", Catch=ALL)),
-        {}, "status-leaves-loop", "Start", "FAILED"),
+        {}, "status-leaves-loop", "Which", "FAILED"),
     "without a Wait": (
         machine(("Start", train("aws-sdk:sagemaker:createTrainingJob")), ("Ask", asks()),
                 ("Which", choice("$.now.TrainingJobStatus", LEFT, "Ask"))),
