@@ -90,7 +90,8 @@ _PATH = re.compile(r"\$(\$?(\.[A-Za-z_\[][\w.\[\]'*-]*|\[.*\]))|\$|\$\$|States\.
 
 def grammar(document: dict[str, Any]) -> Iterator[Finding]:
     """What the language does not allow: members, types, targets, what is never reached."""
-    size = len(json.dumps(document, ensure_ascii=False, default=repr).encode())
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=repr)
+    size = len(text.encode())
     if size > MOST_BYTES:
         told = f"the definition has {size:,} bytes; Step Functions takes {MOST_BYTES:,}"
         yield Finding("", "size", "must", told)

@@ -93,7 +93,8 @@ def _poll(
     others = [s for s in asks if services.asks_about(s.call) not in started - {None}]
     kinds = {v: k for v, w in words.items() if (k := _by_answer(v, others) or _kind_of(v, w))}
     functions = [s for s in inside if s.function and not s.keeps_house]
-    if asks or (kinds and functions):
+    # A loop that turns pages asks for something, and waits for nothing.
+    if kinds or [s for s in asks if s.function or services.asks_about(s.call)]:
         waits = {s.name for s in inside if s.type == "Wait" or (s.call and s.call.pattern)}
         if choice.name in loops.reached(choice.name, waits):
             told = "asks again and again without a Wait between: an execution's history is full"
