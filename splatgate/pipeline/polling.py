@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from splatgate.pipeline import services
+from splatgate.pipeline import jsonata, services
 from splatgate.pipeline.choice import compare, comparisons
 from splatgate.pipeline.definition import Machine, State
 from splatgate.pipeline.findings import Finding, Gap
@@ -69,11 +69,7 @@ def polls(machine: Machine) -> Iterator[Finding | Gap]:
     for part in machine.machines():
         loops = Loops(part)
         for state in part.states.values():
-            if (
-                state.type == "Choice"
-                and not state.jsonata
-                and (around := loops.around(state.name))
-            ):
+            if state.type == "Choice" and (around := loops.around(state.name)):
                 yield from _poll(machine, loops, state, around, started)
     for state in machine.every():
         if may_start(state):
@@ -85,7 +81,7 @@ def _poll(
     machine: Machine, loops: Loops, choice: State, around: set[str], started: set[Kind | None]
 ) -> Iterator[Finding | Gap]:
     words: dict[str, list[str]] = {}
-    for rule in comparisons(listed(choice.body.get("Choices"))):
+    for rule in comparisons(_rules(choice)):
         if isinstance(rule.get("StringEquals"), str):
             words.setdefault(str(rule.get("Variable")), []).append(rule["StringEquals"])
     inside = [loops.states[n] for n in sorted(around)]
@@ -94,7 +90,9 @@ def _poll(
     kinds = {v: k for v, w in words.items() if (k := _by_answer(v, others) or _kind_of(v, w))}
     functions = [s for s in inside if s.function and not s.keeps_house]
     # A loop that turns pages asks for something, and waits for nothing.
-    if kinds or [s for s in asks if s.function or services.asks_about(s.call)]:
+    if (kinds and (asks or functions)) or [
+        s for s in asks if s.function or services.asks_about(s.call)
+    ]:
         waits = {s.name for s in inside if s.type == "Wait" or (s.call and s.call.pattern)}
         if choice.name in loops.reached(choice.name, waits):
             told = "asks again and again without a Wait between: an execution's history is full"
@@ -102,7 +100,7 @@ def _poll(
         counts = any(
             any("Numeric" in k for k in rule)
             for s in inside if s.type == "Choice"
-            for rule in comparisons(listed(s.body.get("Choices")))
+            for rule in comparisons(_rules(s))
         )  # fmt: skip
         if machine.timeout is None and not counts:
             told = "nothing bounds this loop: without TimeoutSeconds it may ask for a year"
@@ -130,6 +128,18 @@ def _by_answer(variable: str, asks: list[State]) -> Kind | None:
     for state in asks:
         where = state.body.get("ResultPath", "$")
         selector = state.body.get("ResultSelector")
+        if state.jsonata:
+            assigned = state.body.get("Assign")
+            text = assigned.get(variable[1:]) if isinstance(assigned, dict) else None
+            said = re.fullmatch(r"\$states\.result\.([\w.]+)", jsonata.expression(text) or "")
+            kind = (
+                services.kind_by_model(state.call, said[1].split("."))
+                if said and state.call
+                else None
+            )
+            if kind:
+                return kind
+            continue
         if not isinstance(where, str) or state.call is None or state.call.service == "lambda":
             continue
         if variable != where and not variable.startswith((f"{where}.", f"{where}[")):
@@ -177,9 +187,29 @@ def _ways(
             yield Finding(choice.name, "failure-ends-in-fail", level, told)
 
 
+_EQUALS = re.compile(r"(\$[\w.]+)\s*=\s*(?:'([^']*)'|\"([^\"]*)\")")
+
+
+def _rules(choice: State) -> list[dict[str, Any]]:
+    """The rules of a Choice; of a Condition in JSONata, the equalities that `or` joins."""
+    rules = objects(choice.body.get("Choices"))
+    if not choice.jsonata:
+        return rules
+    found = []
+    for rule in rules:
+        text = jsonata.expression(rule.get("Condition")) or ""
+        equal = [_EQUALS.fullmatch(part.strip(" ()")) for part in text.split(" or ")]
+        tests: list[dict[str, Any]] = [
+            {"Variable": e[1], "StringEquals": e[2] or e[3] or ""} if e else {} for e in equal
+        ]
+        counts = {"NumericLessThan": 0} if re.search(r"[<>]", text) else {}
+        found.append({"Or": [*tests, counts] if counts else tests, "Next": rule.get("Next")})
+    return found
+
+
 def _target(choice: State, variable: str, status: str) -> str | None:
     """Where a Choice leads when one variable is known; None: it is not told."""
-    for rule in objects(choice.body.get("Choices")):
+    for rule in _rules(choice):
         holds = _holds(rule, variable, status)
         if holds is None:
             return None
