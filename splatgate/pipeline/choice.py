@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from splatgate.pipeline import jsonata
+from splatgate.pipeline.answers import STOPPING, Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.expressions import UNKNOWN, PathError, Scope, evaluate, unknown
 from splatgate.pipeline.json_values import listed, objects
-from splatgate.pipeline.services import STOPPING, Job
 
 #: Members of a rule that compare nothing.
 NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")

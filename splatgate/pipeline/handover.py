@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+from splatgate.pipeline.answers import Job
 from splatgate.pipeline.findings import Finding
 from splatgate.pipeline.json_values import listed, member, objects, texts
-from splatgate.pipeline.services import Job
 from splatgate.pipeline.trace import Started
 
 #: Where a training job's channels and model are (contract 2.1).

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from splatgate.pipeline import jsonata, services
+from splatgate.pipeline import answers, jsonata, services
+from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.expressions import UNKNOWN, Scope, render
 from splatgate.pipeline.expressions import evaluate as value_of
 from splatgate.pipeline.json_values import listed, objects
-from splatgate.pipeline.services import Job, Kind
+from splatgate.pipeline.services import Kind
 from splatgate.pipeline.trace import End, Fault, Path, Started
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Tasks:
             return
         if path.fault is None or state.name not in self.simulator.called:
             self.simulator.called[state.name] = state, sent
-        on, answer = path, services.answer_of(call)
+        on, answer = path, answers.answer_of(call)
         if asked := services.asks_about(call):
             name = sent.get(asked.name) if asked.name and isinstance(sent, dict) else None
             same = [n for n, j in enumerate(path.jobs) if j.kind == asked]
@@ -57,7 +58,7 @@ class Tasks:
                 )  # fmt: skip
             if mine:
                 on, job = self._asked(path, mine[-1])
-                answer = services.describe(job, job.status)
+                answer = answers.describe(job, job.status)
         elif not state.keeps_house:
             on = path.to(between=(*path.between, state.name))
             if path.jobs and call and (call.service == "lambda" or answer is UNKNOWN):
@@ -137,10 +138,10 @@ class Tasks:
 
         if waits:
             done = replace(job, observed=True)
-            answer = services.finished(done, call)
+            answer = answers.finished(done, call)
             yield self.simulator.leave(state, begun(done, path), data, answer, scope)
         else:
-            answer = services.answer_of(call)
+            answer = answers.answer_of(call)
             on = begun(job, path)
             # A job that is known to run is a fact, whatever led to it.
             on = on if path.fault or not kind.sagemaker else on.to(guessed=False)
@@ -154,11 +155,11 @@ class Tasks:
             if not waits:
                 yield self.simulator.leave(state, on, data, answer, scope)
                 continue
-            told = services.cause(ended)
+            told = answers.cause(ended)
             yield self.simulator.handle(state, on, data, "States.TaskFailed", told, scope)
             if status == "Stopped":
                 # Whether .sync reports it as success is not documented (contract 7.4).
-                result = services.finished(ended, call)
+                result = answers.finished(ended, call)
                 yield self.simulator.leave(state, on, data, result, scope)
         yield from self._refused(state, path, data, scope)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
 from splatgate.pipeline.expressions import UNKNOWN
-from splatgate.pipeline.services import Job
 
 
 @dataclass(frozen=True)

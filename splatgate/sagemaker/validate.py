@@ -70,29 +70,12 @@ def model(service: str = "sagemaker") -> Any:
     return msgspec.json.decode(gzip.decompress(packed) if path.suffix == ".gz" else packed)
 
 
-def _shape(operation: str, end: str = "input", service: str = "sagemaker") -> dict[str, Any]:
-    """The shape of an operation's request or answer, without members where it has none."""
-    known = model(service)
-    named = known["operations"][operation].get(end)
+def _shape(operation: str) -> dict[str, Any]:
+    """The shape of an operation's request, without members where it has none."""
+    known = model()
+    named = known["operations"][operation].get("input")
     found: dict[str, Any] = known["shapes"][named["shape"]] if named else {"members": {}}
     return found
-
-
-@functools.cache
-def members_of_answer(operation: str, service: str = "sagemaker") -> tuple[str, ...]:
-    """Members of an operation's answer; none where the service has no such operation."""
-    if operation not in model(service)["operations"]:
-        return ()
-    return tuple(_shape(operation, "output", service)["members"])
-
-
-def unfit_members(request: Mapping[str, Any], operation: str, service: str) -> list[str]:
-    """Members of a request that an operation does not have, and those that it lacks."""
-    if operation not in model(service)["operations"]:
-        return [f"{service} has no {operation}"]
-    shape = _shape(operation, service=service)
-    missing = [f"{name}: missing" for name in shape.get("required", ()) if name not in request]
-    return missing + [f"{name}: no such member" for name in request if name not in shape["members"]]
 
 
 def _walk(shape: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
