@@ -92,7 +92,7 @@ class State:
     def function(self) -> str:
         """The name of the Lambda function that a Task calls; "": it calls none, or it is hidden."""
         call = self.call
-        if self.type != "Task" or (call and call.service != "lambda"):
+        if self.type != "Task" or (call and (call.service, call.operation) != _INVOKE):
             return ""
         named = self.arguments.get("FunctionName") if isinstance(self.arguments, dict) else None
         return str(named or self.body.get("Resource")).rpartition(":function:")[2]
@@ -120,7 +120,7 @@ class State:
     def looks_up(self) -> bool:
         """Whether it only asks for something, a status for instance."""
         call = self.call
-        if call and call.service != "lambda":
+        if call and (call.service, call.operation) != _INVOKE:
             return call.reads
         return bool(self.function) and bool(_ASKS.search(self._words))
 
@@ -129,6 +129,7 @@ class State:
         return f"{self.name} {self.function}"
 
 
+_INVOKE = ("lambda", "Invoke")
 _TELLING = ("sns", "sqs", "events", "eventbridge", "ses", "sesv2", "chatbot", "cloudwatch")
 _HOUSE = words("Stop Delete Update Put Add Tag Untag Terminate Cancel Disable")
 _TELLS = re.compile(r"notif|alert|slack|e-?mail|page(r|duty)|webhook|announce", re.IGNORECASE)

@@ -62,7 +62,7 @@ def outcomes(walk: Simulator, *, sound: bool = True) -> Iterator[Finding]:
     if sound and not succeeded and not walk.gaps:
         plain = [e.path for e in walk.ends if e.path.fault is None and e.path.trail]
         trail = plain[0].trail if plain else (walk.machine.start,)
-        choices = (n for n in reversed(trail) if states[n].type == "Choice")
+        choices = (n for n in reversed(trail) if n in walk.choices)
         where = next(choices, trail[-1])
         # One that has no end in success is meant to end so.
         can = any(
@@ -73,7 +73,7 @@ def outcomes(walk: Simulator, *, sound: bool = True) -> Iterator[Finding]:
             "succeeds",
             "must" if can else "should",
             f"no execution succeeds, also when every job is Completed: all end at {trail[-1]}"
-            + _compared(states[where]),
+            + (_compared(states[where]) if where in states else ""),
         )
     for state in states.values():
         if state.type == "Map" and state.body.get("ToleratedFailurePercentage") == 100:

@@ -171,8 +171,8 @@ def _ways(
     certain = kind not in KINDS or (last == kind.status[-1] and last != "Status")
     for status in (kind.good, *kind.bad):
         target = _target(choice, variable, status)
-        if target is None:
-            continue
+        if target not in loops.states:
+            continue  # not told, or not there
         after = {target} | loops.reached(target, {choice.name})
         leaves = any(not loops.next[n] or services.starts(loops.states[n].call) for n in after)
         if not leaves:
