@@ -137,6 +137,17 @@ def test_awss_sample_that_notifies_and_ends():
     }
 
 
+def test_awss_own_pipeline_of_splats_retold():
+    """Each is defended in docs/pipeline-unseen.md."""
+    assert musts(source.load(MACHINES / "splat-toolbox.json")) == {
+        ("error-name", "OnSageMaker"),
+        ("failure-ends-in-fail", "OnBatch"),
+        ("failure-ends-in-fail", "OnSageMaker"),
+        ("name-unique", "OnSageMaker"),
+        ("timeout", "OnSageMaker"),
+    }
+
+
 def request(states, state="Train"):
     return states[state]["Parameters"]
 
