@@ -1,6 +1,8 @@
 """Judges a Step Functions state machine and the requests it renders, before it is deployed.
 
-``definition`` reads, ``template`` evaluates paths and intrinsic functions, ``walk`` executes the
-machine once for every way that a stage can end, ``rules`` and ``requests`` judge, ``judge`` puts
-them together. Nothing here talks to AWS but ``live``.
+``source``, ``document`` and ``templates`` read files; ``definition`` is the language,
+``expressions`` and ``jsonata`` evaluate, ``services`` and ``answers`` know AWS. ``simulator``
+executes the machine once for every way that a stage can end. ``grammar``, ``outcomes``,
+``polling``, ``requests``, ``handover``, ``timeouts`` and ``roles`` judge, ``judge`` puts them
+together, ``report`` tells it. Nothing here talks to AWS but ``source`` where an ARN is given.
 """

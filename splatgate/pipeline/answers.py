@@ -1,4 +1,4 @@
-"""What services answer to a state machine's calls, as far as it is known before they are made."""
+"""Jobs that a walk has started, and what services answer to a state machine's calls."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from splatgate.pipeline.definition import Call, Kind
-from splatgate.pipeline.template import UNKNOWN, Open
-from splatgate.sagemaker.validate import members_of_answer
+from splatgate.pipeline.definition import Call
+from splatgate.pipeline.expressions import UNKNOWN, Open, SomeText
+from splatgate.pipeline.json_values import member
+from splatgate.pipeline.services import OWN, Kind, botocore_name, operation
+from splatgate.sagemaker.validate import model as model_of
 
-#: Services whose calls and answers are held against their models; in others' a member may be text
-#: or an object, as Step Functions converts it.
-MODELLED = ("sagemaker", "sns", "sqs")
-#: How a SageMaker job can end (service model), with the secondary status of a training job.
-ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "MaxRuntimeExceeded"}
-RUNNING, STOPPING = "InProgress", "Stopping"
 #: Contract 1.3: how a container's own failure is worded.
 REASON = "AlgorithmError: E_SCENE_POINTS too few points, exit code: 3"
+STOPPING = "Stopping"
+#: The secondary status of a training job at its end.
+_SECONDARY = {"Completed": "Completed", "Failed": "Failed", "Stopped": "MaxRuntimeExceeded"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that the walk has started."""
+    """A job that a walk has started."""
 
     kind: Kind
     state: str
-    #: None: not known before an execution.
+    #: None: not known before an execution, or the service gives it an id.
     name: str | None
     #: How it ends.
     final: str
+    #: Whether it ends well; ECS has one word for all ends.
+    good: bool = True
     request: dict[str, Any] = field(default_factory=dict)
     #: How often something could have asked for its status.
     asked: int = 0
@@ -40,7 +41,8 @@ class Job:
     @property
     def status(self) -> str:
         """What the service says when asked now: at first that it runs, or is being stopped."""
-        before = (RUNNING, STOPPING) if self.final == "Stopped" else (RUNNING,)
+        before = self.kind.running[:1]
+        before += (STOPPING,) if self.final == "Stopped" and self.kind.sagemaker else ()
         return before[max(self.asked, 1) - 1] if self.asked <= len(before) else self.final
 
     @functools.cached_property
@@ -77,26 +79,47 @@ def _uris(request: dict[str, Any], members: tuple[str, ...]) -> list[str]:
         for inner in value if isinstance(value, list) else ():
             collect(inner)
 
-    for member in members:
-        collect(request.get(member))
+    for name in members:
+        collect(request.get(name))
     return found
 
 
-def describe(job: Job, status: str) -> dict[str, Any]:
-    """What Describe…Job answers, and a ``.sync`` state's result."""
-    answer: dict[str, Any] = dict.fromkeys(members_of_answer(job.kind.describe), UNKNOWN)
-    answer.update({k: _opened(v) for k, v in job.request.items() if k in answer})
-    answer[job.kind.status] = status
-    answer[job.kind.name] = job.name or UNKNOWN
-    answer["FailureReason"] = REASON if status == "Failed" else UNKNOWN
-    if "SecondaryStatus" in answer:
-        answer["SecondaryStatus"] = ENDS.get(status, "Training")
-    if "ModelArtifacts" in answer:
-        answer["ModelArtifacts"] = Open({"S3ModelArtifacts": job.archive or UNKNOWN})
-    return answer | _SDK
-
-
 _SDK = {"SdkHttpMetadata": UNKNOWN, "SdkResponseMetadata": UNKNOWN}
+
+
+def describe(job: Job, status: str) -> dict[str, Any]:
+    """What the service answers when asked about a job."""
+    answer = _members(job.kind.model, job.kind.describe)
+    *above, last = job.kind.status
+    inner: Any = {last: status}
+    if job.kind.sagemaker:
+        answer.update({k: _opened(v) for k, v in job.request.items() if k in answer})
+        answer |= {last: status, job.kind.name: job.name or UNKNOWN}
+        answer["FailureReason"] = REASON if status == "Failed" else UNKNOWN
+        if "SecondaryStatus" in answer:
+            answer["SecondaryStatus"] = _SECONDARY.get(status, "Training")
+        if "ModelArtifacts" in answer:
+            answer["ModelArtifacts"] = {"S3ModelArtifacts": job.archive or UNKNOWN}
+        return answer | _SDK
+    for name in reversed(above):
+        inner = Open(inner) if isinstance(inner, dict) else inner
+        inner = [inner] if name == "0" else {name: inner}
+    return answer | dict(inner) | _SDK
+
+
+def finished(job: Job, call: Call) -> Any:
+    """The result of a ``.sync`` state whose job ended well, or was stopped."""
+    if job.kind.sagemaker:
+        return describe(job, job.final)
+    if job.kind.word == "execution":
+        # .sync answers Output as text, .sync:2 as JSON.
+        output = UNKNOWN if call.second else SomeText()
+        return describe(job, job.final) | {"Output": output}
+    *above, last = job.kind.status
+    if job.kind.word in ("build", "query"):
+        what = "Build" if job.kind.word == "build" else "QueryExecution"
+        return {what: UNKNOWN} | _SDK
+    return _members(job.kind.model, job.kind.describe, tuple(above)) | {last: job.final} | _SDK
 
 
 def _opened(value: Any) -> Any:
@@ -106,24 +129,54 @@ def _opened(value: Any) -> Any:
     return [_opened(v) for v in value] if isinstance(value, list) else value
 
 
-def cause(job: Job, status: str) -> str:
+def cause(job: Job) -> str:
     """The Cause of a failed ``.sync`` state: the job's description as a JSON string (7.4)."""
+    if not job.kind.sagemaker:
+        return json.dumps({"Status": job.final})
     known = {
         job.kind.name: job.name or "unknown",
-        job.kind.status: status,
-        "FailureReason": REASON if status == "Failed" else "",
+        job.kind.status[-1]: job.final,
+        "FailureReason": REASON if job.final == "Failed" else "",
     }
     return json.dumps(known)
 
 
-def other(call: Call | None) -> Any:
+def answer_of(call: Call | None) -> Any:
     """The answer of any other call: its members where they are documented, else nothing known."""
-    if call is not None and call.service in MODELLED and call.pattern == "":
-        return _modelled(call.service, call.operation)
-    return UNKNOWN
+    if call is None or call.pattern == "waitForTaskToken":
+        return UNKNOWN
+    if call.service == "lambda":
+        known = dict.fromkeys(("ExecutedVersion", "Payload", "StatusCode"), UNKNOWN) | _SDK
+        return known if call.optimized else UNKNOWN
+    if call.pattern or (call.optimized and call.service in OWN):
+        return UNKNOWN
+    model = botocore_name(call.service)
+    if model is None or operation(model, call.operation) is None:
+        return UNKNOWN
+    members = _members(model, call.operation)
+    return members | _SDK if members else UNKNOWN
+
+
+def _members(model: str, name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Members of an operation's answer, or of what lies below it, of unknown values."""
+    found = operation(model, name)
+    shape = member(found, "output", "shape")
+    return dict(_inside(model, shape, below)) if shape else {}
 
 
 @functools.cache
-def _modelled(service: str, operation: str) -> Any:
-    members = members_of_answer(operation, service)
-    return dict.fromkeys(members, UNKNOWN) | _SDK if members else UNKNOWN
+def _inside(model: str, name: str, below: tuple[str, ...] = (), deep: int = 4) -> dict[str, Any]:
+    """The members of a structure, of unknown values; structures inside it as well."""
+    shapes = model_of(model)["shapes"]
+    shape = shapes[name]
+    if below and shape["type"] == "list":
+        return _inside(model, shape["member"]["shape"], below[1:], deep)
+    members = {n[:1].upper() + n[1:]: m["shape"] for n, m in shape["members"].items()}
+    if below:
+        return _inside(model, members[below[0]], below[1:], deep)
+    return {
+        n: _inside(model, inner, (), deep - 1)
+        if deep and shapes[inner]["type"] == "structure" and shapes[inner]["members"]
+        else UNKNOWN
+        for n, inner in members.items()
+    }

@@ -8,33 +8,62 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.pipeline.answers import ENDS, RUNNING, STOPPING, Job
+from splatgate.pipeline import jsonata
+from splatgate.pipeline.answers import STOPPING, Job
 from splatgate.pipeline.definition import State
-from splatgate.pipeline.lists import objects
-from splatgate.pipeline.template import UNKNOWN, PathError, Scope, evaluate
+from splatgate.pipeline.expressions import UNKNOWN, PathError, Scope, evaluate, unknown
+from splatgate.pipeline.json_values import listed, objects
 
-_STATUSES = frozenset({*ENDS, RUNNING, STOPPING})
+#: Members of a rule that compare nothing.
+NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")
 
 
 def choose(
     state: State, data: Any, scope: Scope, jobs: tuple[Job, ...]
-) -> Iterator[tuple[dict[str, Any] | None, bool, bool]]:
-    """Each rule that may be taken (None: Default), whether it is certain to be, and whether the
-    choice is by a job's status that a function handed on.
+) -> Iterator[tuple[dict[str, Any] | None, bool]]:
+    """Each rule that may be taken (None: Default), and whether it is certain to be.
 
     Raises:
         PathError: a rule compares what is not there.
     """
-    certain, told = True, '"Completed"' in json.dumps(state.body.get("Choices"), default=repr)
+    certain = True
     for rule in objects(state.body.get("Choices")):
-        holds = None if state.jsonata else _holds(rule, data, scope, jobs)
+        if state.jsonata:
+            holds = condition(rule.get("Condition"), data, scope)
+        else:
+            holds = _holds(rule, data, scope, jobs)
         if holds is False:
             continue
-        yield rule, certain and holds is True, told
+        yield rule, certain and holds is True
         if holds is True:
             return
         certain = False
-    yield None, certain, told
+    yield None, certain
+
+
+def condition(given: Any, data: Any, scope: Scope) -> bool | None:
+    """What a rule's Condition gives; None: only an execution can tell."""
+    value = jsonata.render(given, scope, input=data)
+    return value if isinstance(value, bool) else None
+
+
+def asks_for(state: State, word: str) -> bool:
+    """Whether a Choice compares something with a word."""
+    text = json.dumps(state.body.get("Choices"), default=repr)
+    return f'"{word}"' in text or f"'{word}'" in text or f'\\"{word}\\"' in text
+
+
+def comparisons(rules: list[Any]) -> Iterator[dict[str, Any]]:
+    """The comparisons of a Choice, those inside And, Or and Not as well."""
+    for rule in rules:
+        if not isinstance(rule, dict):
+            continue
+        inner = [*listed(rule.get("And")), *listed(rule.get("Or"))]
+        inner += [rule["Not"]] if isinstance(rule.get("Not"), dict) else []
+        if inner:
+            yield from comparisons(inner)
+        else:
+            yield rule
 
 
 def _holds(rule: dict[str, Any], data: Any, scope: Scope, jobs: tuple[Job, ...]) -> bool | None:
@@ -61,38 +90,36 @@ def _holds(rule: dict[str, Any], data: Any, scope: Scope, jobs: tuple[Job, ...])
         return None if value is UNKNOWN else expected is True
     if test.endswith("Path") and isinstance(expected, str):
         test, expected = test.removesuffix("Path"), evaluate(expected, data, scope)
-    if value is UNKNOWN and test == "StringEquals" and expected in _STATUSES:
-        # A function that asks for a job's status and hands on SageMaker's own word.
-        return jobs[-1].status == expected if jobs and jobs[-1].asked else None
-    if value is UNKNOWN or expected is UNKNOWN:
+    if value is UNKNOWN and test == "StringEquals" and isinstance(expected, str):
+        # A function that asks for a job's status, and hands on the service's own word.
+        asked = [j for j in jobs if j.asked and expected in (*j.kind.words, STOPPING)]
+        return asked[-1].status == expected if asked and asked[-1] is jobs[-1] else None
+    if unknown(value) or unknown(expected):
         return None
-    return _test(test, value, expected)
-
-
-#: Members of a rule that compare nothing.
-NO_TEST = ("Variable", "Next", "Comment", "Assign", "Output")
+    return compare(test, value, expected)
 
 
 def _all(values: Iterator[bool | None]) -> bool | None:
     """And, as an execution evaluates it: what comes after a rule that fails is not looked at."""
-    unknown = False
+    open_ = False
     for value in values:
         if value is False:
             return False
-        unknown |= value is None
-    return None if unknown else True
+        open_ |= value is None
+    return None if open_ else True
 
 
 def _any(values: Iterator[bool | None]) -> bool | None:
-    unknown = False
+    open_ = False
     for value in values:
         if value is True:
             return True
-        unknown |= value is None
-    return None if unknown else False
+        open_ |= value is None
+    return None if open_ else False
 
 
-def _test(test: str, value: Any, expected: Any) -> bool | None:
+def compare(test: str, value: Any, expected: Any) -> bool | None:
+    """Whether a comparison of known values holds; None: it is not followed (timestamps)."""
     kinds = {
         "IsNull": value is None,
         "IsString": isinstance(value, str),

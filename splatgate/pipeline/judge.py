@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from splatgate.evidence import Answer, Pipeline
-from splatgate.pipeline import contracts, grammar, requests, roles, rules, timeouts
+from splatgate.pipeline import (
+    grammar,
+    handover,
+    outcomes,
+    polling,
+    requests,
+    roles,
+    timeouts,
+)
 from splatgate.pipeline.definition import Machine, machine_of
-from splatgate.pipeline.paths import Finding, Gap, Started
-from splatgate.pipeline.tasks import RENDERED
-from splatgate.pipeline.template import Open
-from splatgate.pipeline.walk import Walk
+from splatgate.pipeline.expressions import UNKNOWN
+from splatgate.pipeline.findings import Finding, Gap, grouped
+from splatgate.pipeline.json_values import changed, texts
+from splatgate.pipeline.simulator import Simulator
+from splatgate.pipeline.trace import Started
 
 #: An execution's name may have 80 characters (contract 7.2); a UUID is what it gets without one.
 LONGEST = "run-" + "x" * 76
 SCHEMA = "splatgate/pipeline/1"
+#: Rules that rest on what a request holds.
+RENDERED = ("request", "image", "name-unique", "hand-over", "timeout", "reference")
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,12 @@ class Rendered:
     """One job state's request, as far as it is known, and what the service would refuse in it."""
 
     state: str
-    #: ``training``, ``processing`` or ``transform``.
+    #: ``training``, ``processing``, ``batch``, …
     kind: str
     request: dict[str, Any]
     errors: tuple[str, ...]
+    #: Paths of what is not known before an execution.
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,47 +75,38 @@ def judge(
     ask: Callable[[str], Answer] | None = None,
 ) -> Verdict:
     """Judge a state machine; ``ask`` says what a registry serves under an image's name."""
-    if pipeline.problems:
-        found = tuple(Finding("", "json", "must", p) for p in pipeline.problems)
-        if not pipeline.definition:
-            return Verdict((), found, (), (), pipeline.source)
-    else:
-        found = ()
     machine = machine_of(pipeline.definition)
-    say(f"{pipeline.source}: {sum(1 for _ in machine.every())} states")
-    findings = [*found, *grammar.grammar(pipeline.definition)]
-    findings += [*grammar.expressions(machine), *grammar.members(machine)]
-    given = pipeline.input is not None
-    sent = pipeline.input if given else Open()
-    name = pipeline.execution_name or LONGEST
-    walk = Walk(machine, sent, name)
+    findings = [Finding(_where(p, machine), "json", "must", p) for p in pipeline.problems]
+    if pipeline.problems and not pipeline.definition:
+        return Verdict((), tuple(findings), (), (), pipeline.source)
+    lines = {s.name: s.line for s in machine.every()}
+    say(f"{pipeline.source}: {len(lines)} states")
+    findings += grammar.grammar(pipeline.definition)
+    findings += requests.integrations(machine)
+    well_formed = not findings
+    findings += [*grammar.paths_as_text(machine), *polling.error_names(machine)]
+    walk = _Walks(pipeline, machine, well_formed)
     findings += walk.findings
-    findings += rules.outcomes(walk, sound=not findings)
-    findings += rules.retries(machine)
-    findings += timeouts.nest(machine, walk.started)
-    elsewhere = _another(sent, pipeline.definition)
-    other = Walk(machine, elsewhere, name[:-1] + "y", faults=False)
-    variants = {
-        what: Walk(machine, changed, name, faults=False).started
-        for what, changed in (
-            ("numbers as text", _as_text(sent)),
-            ("text as numbers", _as_numbers(sent)),
-        )
-        if given and changed != sent
-    }
-    errors = {name: requests.refused(start) for name, start in walk.started.items()}
-    findings += requests.accepted(walk.started, errors, variants)
-    findings += requests.calls(walk.called)
-    findings += requests.images(walk.started)
-    findings += requests.names(walk.started, other.started)
-    findings += requests.hand_over(walk.started, frozenset(_texts(sent)))
-    findings += contracts.kept(pipeline.contracts, walk.started)
-    findings += roles.check(machine, walk, pipeline.policies)
-    findings += drift(pipeline)
     gaps = list(walk.gaps)
+    for told in polling.polls(machine):
+        (gaps if isinstance(told, Gap) else findings).append(told)  # type: ignore[arg-type]
+    findings += outcomes.retries(machine)
+    findings += timeouts.nest(machine, walk.started)
+    errors = {name: requests.refused(start) for name, start in walk.started.items()}
+    findings += requests.accepted(walk.started, errors, walk.variants)
+    findings += requests.calls(walk.first.called)
+    findings += requests.networks(walk.started)
+    findings += requests.environment(walk.started, pipeline.definition)
+    findings += requests.images(walk.started)
+    findings += requests.names(walk.started, walk.other)
+    findings += handover.hand_over(walk.started, frozenset(texts(walk.sent)))
+    findings += handover.kept(pipeline.contracts, walk.started)
+    findings += roles.check(machine, walk.first, pipeline.policies)
+    findings += drift(pipeline)
     for told in requests.registered(walk.started, ask):
         (gaps if isinstance(told, Gap) else findings).append(told)  # type: ignore[arg-type]
-    if not given:
+    gaps += requests.not_read(machine, walk.started, walk.first.started)
+    if pipeline.input is None:
         gaps.append(Gap("", RENDERED, "no input: what is sent, and what requests hold of it"))
     gaps += [
         Gap("", ("permission",), f"no policy of the {role} role")
@@ -110,30 +114,81 @@ def judge(
         if role not in pipeline.policies
     ]
     return Verdict(
-        states=tuple(s.name for s in machine.every()),
-        findings=tuple(dict.fromkeys(f.line for f in findings)),
+        states=tuple(lines),
+        findings=_placed(findings, lines),
         requests=tuple(_rendered(n, s, errors[n]) for n, s in walk.started.items()),
-        not_verified=tuple(gaps),
+        not_verified=tuple(dict.fromkeys(gaps)),
         source=pipeline.source,
     )
 
 
+def _where(problem: str, machine: Machine) -> str:
+    """The state in which a placeholder stands that a problem is about, or ""."""
+    name = problem.partition("}")[0] + "}" if problem.startswith("${") else ""
+    inside = [s.name for s in machine.every() if name and name in str(s.body)]
+    return inside[-1] if inside else ""
+
+
+def _placed(findings: Iterable[Finding], lines: dict[str, int]) -> tuple[Finding, ...]:
+    return tuple(replace(f, line=lines.get(f.state, 0)) for f in grouped(findings))
+
+
+class _Walks:
+    """The walks of one machine: on its input, on others like it, and where its input leads past."""
+
+    def __init__(self, pipeline: Pipeline, machine: Machine, sound: bool) -> None:
+        given = pipeline.input is not None
+        name = pipeline.execution_name or LONGEST
+        self.sent = pipeline.input if given else UNKNOWN
+        self.first = Simulator(machine, self.sent, name)
+        self.findings: list[Finding] = [*self.first.findings]
+        self.findings += outcomes.outcomes(self.first, sound=sound and not self.findings)
+        self.gaps = list(self.first.gaps)
+        self.started = dict(self.first.started)
+        elsewhere = _another(self.sent, pipeline.definition)
+        others = {"": (elsewhere, name[:-1] + "y")}
+        if given:
+            others |= {
+                "numbers as text": (_as_text(self.sent), name),
+                "text as numbers": (_as_numbers(self.sent), name),
+            }
+        walked = {
+            what: Simulator(machine, sent, called, faults=False).started
+            for what, (sent, called) in others.items()
+            if what == "" or sent != self.sent
+        }
+        self.other, self.variants = walked.pop(""), walked
+        passed = {s.name for s in machine.every()} - self.first.entered
+        if given and passed:
+            # What this input leads past is judged on one of which nothing is known.
+            more = Simulator(machine, UNKNOWN, name)
+            self.started |= {n: s for n, s in more.started.items() if n in passed}
+            self.findings += [
+                f
+                for f in (*more.findings, *outcomes.outcomes(more, sound=False))
+                if f.state in passed
+            ]
+
+
 def _another(sent: Any, definition: Any) -> Any:
     """Another input, which takes the same ways: words that the definition knows stay."""
-    known = frozenset(_texts(definition))
-    return _leaves(sent, lambda v: f"{v}-other" if isinstance(v, str) and v not in known else v)
+    known = frozenset(texts(definition))
+    return changed(sent, lambda v: f"{v}-other" if isinstance(v, str) and v not in known else v)
 
 
 def _rendered(name: str, start: Started, errors: list[str]) -> Rendered:
-    request, _ = requests.known_part(start.job.request)
-    return Rendered(name, start.job.kind.word, request, tuple(errors))
+    request, left_out = requests.known_part(start.job.request)
+    return Rendered(name, start.job.kind.word, request, tuple(errors), tuple(left_out))
 
 
 def drift(pipeline: Pipeline) -> list[Finding]:
     """Where the deployed definition differs from its source."""
     if pipeline.deployed is None:
         return []
-    ours, theirs = (_flat(machine_of(d)) for d in (pipeline.definition, pipeline.deployed))
+    ours, theirs = (
+        {s.name: s.body for s in machine_of(d).every()}
+        for d in (pipeline.definition, pipeline.deployed)
+    )
     names = [n for n in {**ours, **theirs} if ours.get(n) != theirs.get(n)]
     found = [
         Finding(n, "drift", "must", "deployed " + _differs(ours.get(n), theirs.get(n)))
@@ -149,10 +204,6 @@ def drift(pipeline: Pipeline) -> list[Finding]:
     return found
 
 
-def _flat(machine: Machine) -> dict[str, dict[str, Any]]:
-    return {s.name: s.body for s in machine.every()}
-
-
 def _differs(ours: Any, theirs: Any) -> str:
     if ours is None:
         return "and not in the source"
@@ -162,17 +213,9 @@ def _differs(ours: Any, theirs: Any) -> str:
     return f"with another {', '.join(members)}"
 
 
-def _leaves(value: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(value, dict):
-        return {k: _leaves(v, change) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_leaves(v, change) for v in value]
-    return change(value)
-
-
 def _as_text(value: Any) -> Any:
     """An input whose numbers are text, as a starter that formats them sends them."""
-    return _leaves(
+    return changed(
         value, lambda v: str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v
     )
 
@@ -186,12 +229,4 @@ def _as_numbers(value: Any) -> Any:
         except ValueError:
             return v
 
-    return _leaves(value, number)
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [t for v in value.values() for t in _texts(v)]
-    if isinstance(value, list):
-        return [t for v in value for t in _texts(v)]
-    return [value] if isinstance(value, str) else []
+    return changed(value, number)

@@ -13,15 +13,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from splatgate.pipeline.definition import Call, Machine
-from splatgate.pipeline.paths import Finding, Started
-from splatgate.pipeline.walk import Walk
+from splatgate.pipeline.expressions import Open
+from splatgate.pipeline.findings import Finding
+from splatgate.pipeline.json_values import leaves
+from splatgate.pipeline.services import starts
+from splatgate.pipeline.simulator import Simulator
+from splatgate.pipeline.trace import Started
 
 #: Names of the roles that policies can be given for.
 MACHINE, JOBS = "state-machine", "jobs"
+#: The rule by which Step Functions learns that a job has ended, by kind of job.
 _RULES = {
-    "training": "StepFunctionsGetEventsForSageMakerTrainingJobsRule",
-    "transform": "StepFunctionsGetEventsForSageMakerTransformJobsRule",
-    "processing": "StepFunctionsGetEventsForSageMakerProcessingJobsRule",
+    "training": "ForSageMakerTrainingJobsRule",
+    "transform": "ForSageMakerTransformJobsRule",
+    "processing": "ForSageMakerProcessingJobsRule",
+    "tuning": "ForSageMakerTuningJobsRule",
+    "batch": "ForBatchJobsRule",
+    "ecs": "ForECSTaskRule",
+    "execution": "ForStepFunctionsExecutionRule",
+    "build": "ForCodeBuildStartBuildRule",
+}
+#: What ``.sync`` does besides the call itself (Step Functions Developer Guide, "IAM policies for
+#: integrated services").
+_SYNC = {
+    "batch": ("batch:DescribeJobs", "batch:TerminateJob"),
+    "ecs": ("ecs:DescribeTasks", "ecs:StopTask"),
+    "glue": ("glue:GetJobRun", "glue:GetJobRuns", "glue:BatchStopJobRun"),
+    "execution": ("states:DescribeExecution", "states:StopExecution"),
+    "build": ("codebuild:StopBuild", "codebuild:BatchGetBuilds"),
+    "query": ("athena:GetQueryExecution", "athena:StopQueryExecution"),
 }
 #: Services whose name in a policy is another than in a Resource.
 _PREFIX = {"sfn": "states", "eventbridge": "events", "cloudwatchlogs": "logs", "sesv2": "ses"}
@@ -49,73 +69,106 @@ class Need:
 
     action: str
     resource: str | None = None
-    #: Whether iam:PassedToService must allow SageMaker.
-    passes: bool = False
+    #: The service that iam:PassedToService must allow; "": it is no PassRole.
+    to: str = ""
 
 
-def check(machine: Machine, walk: Walk, policies: dict[str, Any]) -> Iterator[Finding]:
+def check(machine: Machine, walk: Simulator, policies: dict[str, Any]) -> Iterator[Finding]:
     """Actions that the policies given do not allow."""
     for role, needs in ((MACHINE, _of_machine(machine, walk)), (JOBS, _of_jobs(walk.started))):
         if role not in policies:
             continue
         told: set[tuple[str, str]] = set()
         for state, need in needs:
-            if (state, need.action) in told or allowed(policies[role], need):
+            if (state, need.action) in told:
                 continue
             told.add((state, need.action))
-            where = f" on {need.resource}" if need.resource else ""
-            only = " to SageMaker alone (iam:PassedToService)" if need.passes else ""
-            yield Finding(
-                state, "permission", "must", f"the {role} role may not {need.action}{where}{only}"
-            )
+            yield from _judged(state, role, policies[role], need)
 
 
-def _of_machine(machine: Machine, walk: Walk) -> Iterator[tuple[str, Need]]:
+def _judged(state: str, role: str, policy: Any, need: Need) -> Iterator[Finding]:
+    where = f" on {need.resource}" if need.resource else ""
+    if not allowed(policy, need):
+        yield Finding(state, "permission", "must", f"the {role} role may not {need.action}{where}")
+    elif need.to and not (services := _passed_to(policy, need)):
+        yield Finding(
+            state,
+            "permission",
+            "should",
+            f"the {role} role may {need.action}{where} to any service: what is missing is the "
+            f"condition iam:PassedToService {need.to}",
+        )
+    elif need.to and not any(fnmatch.fnmatchcase(need.to, s) for s in services):
+        yield Finding(
+            state,
+            "permission",
+            "must",
+            f"the {role} role may not {need.action}{where} to {need.to}: iam:PassedToService "
+            f"allows {', '.join(sorted(services))} alone",
+        )
+
+
+def _of_machine(machine: Machine, walk: Simulator) -> Iterator[tuple[str, Need]]:
     started = walk.started
     for state in machine.every():
         call = state.call
         if call is None:
             continue
-        start = started.get(state.name)
-        if call.creates is None:
+        start, kind = started.get(state.name), starts(call)
+        if kind is None or not kind.sagemaker:
             _, sent = walk.called.get(state.name, (state, None))
+            sent = start.job.request if start else sent
             yield from ((state.name, need) for need in _of_call(call, sent))
             continue
-        word, name = call.creates.word, start.job.name if start else None
+        word, name = kind.word, start.job.name if start else None
         job = f"{word}-job/{name.lower() if word != 'training' else name}" if name else None
+        if word == "tuning":
+            job = f"hyper-parameter-tuning-job/{name}" if name else None
         verbs = ("Create", "Describe", "Stop") if call.pattern == "sync" else ("Create",)
         for verb in verbs:
-            action = f"sagemaker:{verb}{word.capitalize()}Job"
+            action = f"sagemaker:{kind.create.replace('Create', verb)}"
             yield state.name, Need(action, f"arn:aws:sagemaker:*:*:{job}" if job else None)
         if start and start.job.request.get("Tags"):
             yield state.name, Need("sagemaker:AddTags")
         if call.pattern == "sync":
             yield state.name, Need("sagemaker:ListTags")
-            rule = f"arn:aws:events:*:*:rule/{_RULES[word]}"
-            for action in ("PutTargets", "PutRule", "DescribeRule"):
-                yield state.name, Need(f"events:{action}", rule)
+            yield from ((state.name, need) for need in _events(word))
         if word != "transform":
-            role = start.job.request.get("RoleArn") if start else None
-            known = role if isinstance(role, str) else None
-            yield state.name, Need("iam:PassRole", known, passes=True)
+            roles = {v for k, v in leaves(start.job.request if start else {}) if "RoleArn" in k}
+            known = next((r for r in roles if isinstance(r, str)), None)
+            yield state.name, Need("iam:PassRole", known, "sagemaker.amazonaws.com")
+
+
+def _events(word: str) -> Iterator[Need]:
+    if word in _RULES:
+        rule = f"arn:aws:events:*:*:rule/StepFunctionsGetEvents{_RULES[word]}"
+        for action in ("PutTargets", "PutRule", "DescribeRule"):
+            yield Need(f"events:{action}", rule)
 
 
 def _of_call(call: Call, sent: Any) -> Iterator[Need]:
-    service = _PREFIX.get(call.service, call.service)
-    if call.service == "states" and call.operation == "StartExecution":
-        yield Need("states:StartExecution")
-        if call.pattern == "sync":
-            yield from map(Need, ("states:DescribeExecution", "states:StopExecution"))
-            yield from map(Need, ("events:PutTargets", "events:PutRule", "events:DescribeRule"))
+    service, kind = _PREFIX.get(call.service, call.service), starts(call)
+    if call.pattern == "sync" and kind is None:
         return
-    if call.pattern != "sync":
-        action = _ACTIONS.get((call.service, call.operation), f"{service}:{call.operation}")
-        topic = sent.get("TopicArn") if isinstance(sent, dict) else None
-        yield Need(action, topic if isinstance(topic, str) else None)
+    action = _ACTIONS.get((call.service, call.operation), f"{service}:{call.operation}")
+    known = sent if isinstance(sent, dict) and not isinstance(sent, Open) else {}
+    resource = next(
+        (known[n] for n in ("TopicArn", "StateMachineArn") if isinstance(known.get(n), str)), None
+    )
+    yield Need(action, resource)
+    if call.pattern == "sync" and kind:
+        yield from map(Need, _SYNC.get(kind.word, ()))
+        yield from _events(kind.word)
+    for name in ("TaskRoleArn", "ExecutionRoleArn"):
+        role = next((v for k, v in leaves(known) if k.endswith(name)), None)
+        if call.service == "ecs" and isinstance(role, str):
+            yield Need("iam:PassRole", role, "ecs-tasks.amazonaws.com")
 
 
 def _of_jobs(started: dict[str, Started]) -> Iterator[tuple[str, Need]]:
     for name, start in started.items():
+        if not start.job.kind.sagemaker:
+            continue
         yield name, Need("ecr:GetAuthorizationToken", "*")
         yield name, Need("cloudwatch:PutMetricData", "*")
         yield from ((name, Need(action, _REPOSITORY)) for action in _PULL)
@@ -153,7 +206,7 @@ def allowed(policy: Any, need: Need) -> bool:
                 return False
             continue
         if statement.get("Effect") == "Allow":
-            allows = allows or not need.passes or _passes(statement)
+            allows = True
     return allows
 
 
@@ -207,10 +260,20 @@ def _begins(pattern: str, prefix: str) -> bool:
     return re.split(r"[*?]", pattern)[0].startswith(prefix.rstrip("*"))
 
 
-def _passes(statement: dict[str, Any]) -> bool:
-    """Whether a statement lets SageMaker alone be given the role (contract 7.3, trap 30)."""
-    text = str(statement.get("Condition"))
-    return "iam:PassedToService" in text and "sagemaker" in text
+def _passed_to(policy: Any, need: Need) -> set[str]:
+    """The services that a role may be handed to; none: the policy names no condition."""
+    found: set[str] = set()
+    for statement in _statements(policy):
+        if (
+            statement.get("Effect") == "Allow"
+            and _names(statement, need)
+            and _covers(statement, need)
+        ):
+            values = [v for k, v in leaves(statement.get("Condition")) if "PassedToService" in k]
+            if not values:
+                return set()
+            found |= {v for v in values if isinstance(v, str)}
+    return found
 
 
 def _texts(statement: dict[str, Any], member: str) -> list[str]:

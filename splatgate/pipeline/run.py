@@ -45,7 +45,7 @@ def main(options: argparse.Namespace) -> int:
         sys.stderr.write(f"  {time.monotonic() - began:4.0f} s  {text}\n")
         sys.stderr.flush()
 
-    pipeline = source.beside(Path(options.definition), options.input)
+    pipeline = source.beside(Path(options.definition[0]), options.input)
     verdict = judge(pipeline, say)
     if not verdict.ok:
         for finding in verdict.of(*{f.rule for f in verdict.findings}):

@@ -1,40 +1,104 @@
-"""Where a state machine comes from: files, or a real account."""
+"""Where a state machine comes from: files, a folder of them, or a real account."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from splatgate.evidence import BadInput, Origin, Pipeline
 from splatgate.paths import ROOT
-from splatgate.pipeline.definition import parse, read_json, read_text
+from splatgate.pipeline.document import parse, read_json, read_text
 from splatgate.pipeline.roles import JOBS, MACHINE
+from splatgate.pipeline.templates import SHOWN, Found, machines
 
 #: The reference pipeline; beside a definition, its input and the policies of its roles.
 REFERENCE = ROOT / "pipeline" / "definition.json"
 _POLICIES = {role: f"roles/{role}.json" for role in (MACHINE, JOBS)}
 #: Members of StartExecution's request, which an input file may be.
 _START = {"stateMachineArn", "name", "input", "traceHeader"}
-SHOWN = "a definition in Amazon States Language (JSON)"
+_SUFFIXES = (".json", ".jsonc", ".json5", ".yaml", ".yml")
+#: Folders of a project that hold other people's files.
+_OTHERS = ("node_modules", "build", "dist", "venv")
+
+
+def found_in(path: Path) -> Iterator[tuple[Path, Found]]:
+    """Every state machine of a file or a folder, with the file that it lies in.
+
+    Raises:
+        BadInput: there is none, or a file that is named cannot be read.
+    """
+    if not path.is_dir():
+        document, twice = parse(read_text(path, SHOWN), path.name)
+        yield from ((path, found) for found in machines(document, twice, path.name, path.parent))
+        return
+    none = True
+    for file in sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file()):
+        within = file.relative_to(path).parts
+        if any(part.startswith(".") or part in _OTHERS for part in within):
+            continue
+        try:
+            found = list(found_in(file))
+        except BadInput:
+            continue  # not everything in a folder is a state machine
+        none = False
+        yield from found
+    if none:
+        raise BadInput(f"{path}: no file in it holds a state machine; give {SHOWN}")
+
+
+def chosen(path: Path, machine: str | None = None) -> list[tuple[Path, Found]]:
+    """The state machines of a file or a folder, or the one of a name.
+
+    Raises:
+        BadInput: there is none, or none of that name.
+    """
+    found = list(found_in(path))
+    if machine is None:
+        return found
+    named = [(p, f) for p, f in found if f.name == machine]
+    if not named:
+        names = ", ".join(f.name or "(the definition itself)" for _, f in found)
+        raise BadInput(f"{path}: no state machine {machine}; it has {names}")
+    return named
+
+
+def pipeline_of(
+    path: Path,
+    found: Found,
+    given: Path | None = None,
+    policies: Mapping[str, Path] | None = None,
+) -> Pipeline:
+    """A state machine of a file as evidence.
+
+    Raises:
+        BadInput: it cannot be judged, or a file beside it cannot be read.
+    """
+    source = f"{path.name}#{found.name}" if found.name else path.name
+    if found.unread:
+        raise BadInput(f"{source}: {found.unread}")
+    read = {role: read_json(p, "an IAM policy (JSON)") for role, p in (policies or {}).items()}
+    pipeline = Pipeline(source, found.definition, found.problems, policies=read)
+    return replace(pipeline, **load_input(given)) if given is not None else pipeline
 
 
 def load(
     path: Path, given: Path | None = None, policies: Mapping[str, Path] | None = None
 ) -> Pipeline:
-    """Read a definition, what its starter sends, and its roles' policies.
+    """Read the one definition of a file, what its starter sends, and its roles' policies.
 
     ``given`` holds an execution's input, or StartExecution's request.
 
     Raises:
-        BadInput: a file cannot be read; of a definition that is no JSON, the record says so.
+        BadInput: a file cannot be read, or holds several.
     """
-    document, problems = parse(read_text(path, SHOWN))
-    read = {role: read_json(p, "an IAM policy (JSON)") for role, p in (policies or {}).items()}
-    pipeline = Pipeline(path.name, document, tuple(problems), policies=read)
-    return replace(pipeline, **load_input(given)) if given is not None else pipeline
+    found = chosen(path)
+    if len(found) != 1:
+        names = ", ".join(f.name for _, f in found)
+        raise BadInput(f"{path}: {len(found)} state machines ({names}); give a file of one")
+    return pipeline_of(*found[0], given, policies)
 
 
 def load_input(path: Path) -> dict[str, Any]:
@@ -78,9 +142,9 @@ def deployed(arn: str, client: Any) -> dict[str, Any]:
         answer = client.describe_state_machine(stateMachineArn=arn)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise BadInput(f"{arn}: {' '.join(str(error).split())}") from None
-    document, problems = parse(answer["definition"])
-    if problems:
-        raise BadInput(f"{arn}: {problems[0]}")
+    document, _ = parse(answer["definition"], "definition.json")
+    if not isinstance(document, dict):
+        raise BadInput(f"{arn}: its definition is no object")
     return document
 
 
@@ -100,3 +164,21 @@ def with_deployed(pipeline: Pipeline, arn: str, client: Any) -> Pipeline:
         BadInput: there is none, or no access.
     """
     return replace(pipeline, deployed=deployed(arn, client), origin=Origin.LIVE)
+
+
+def validated(definition: dict[str, Any], client: Any) -> list[tuple[str, str]]:
+    """What ValidateStateMachineDefinition says of a definition: severities and messages.
+
+    Raises:
+        BadInput: it cannot be asked.
+    """
+    import botocore.exceptions
+
+    try:
+        answer = client.validate_state_machine_definition(definition=json.dumps(definition))
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise BadInput(f"ValidateStateMachineDefinition: {' '.join(str(error).split())}") from None
+    return [
+        (d["severity"], f"{d.get('location', '')} {d['code']}: {d['message']}".strip())
+        for d in answer["diagnostics"]
+    ]

@@ -12,10 +12,14 @@ from typing import Any
 
 from splatgate.expectations import GRACE
 from splatgate.pipeline.definition import Machine
-from splatgate.pipeline.paths import Finding, Started
+from splatgate.pipeline.expressions import Open
+from splatgate.pipeline.findings import Finding
+from splatgate.pipeline.json_values import member as at
+from splatgate.pipeline.services import starts
+from splatgate.pipeline.trace import Started
 
 #: MaxRuntimeInSeconds when the request does not say: one day (contract 1.4).
-DEFAULT_RUNTIME = {"training": 86400, "processing": 86400, "transform": 86400}
+DEFAULT_RUNTIME = {"training": 86400, "processing": 86400}
 #: What a job takes beside its run: instance, image pull (5 to 13 minutes seen, contract 4), upload.
 AROUND = 900
 _INNER = re.compile(
@@ -29,12 +33,23 @@ def nest(machine: Machine, started: dict[str, Started]) -> Iterator[Finding]:
     total = 0
     for name, start in started.items():
         state, request = start.state, start.job.request
-        limit = None if state.jsonata else _limit(request, start.job.kind.word)
+        if not start.job.kind.sagemaker:
+            continue
+        limit = _limit(request, start.job.kind.word)
         yield from _inner(name, request, limit)
         if state.call is None or state.call.pattern != "sync":
             total += limit or 0
             continue
         outer = state.body.get("TimeoutSeconds")
+        waits = at(request, "StoppingCondition", "MaxWaitTimeInSeconds")
+        if isinstance(outer, int) and isinstance(waits, int) and outer <= waits + GRACE:
+            yield Finding(
+                name,
+                "timeout",
+                "must",
+                f"TimeoutSeconds {outer} is not above MaxWaitTimeInSeconds {waits}: while a spot "
+                f"instance is waited for, the state gives up and the job runs on",
+            )
         if outer is None and "TimeoutSecondsPath" not in state.body:
             yield Finding(
                 name,
@@ -73,20 +88,22 @@ def nest(machine: Machine, started: dict[str, Started]) -> Iterator[Finding]:
     limits = {"TimeoutSeconds", "TimeoutSecondsPath", "HeartbeatSeconds", "HeartbeatSecondsPath"}
     for state in machine.every() if machine.timeout is None else ():
         call = state.call
-        if call is None or call.creates or not call.pattern or state.jsonata:
+        kind = starts(call)
+        if call is None or (kind and kind.sagemaker) or not call.pattern:
             continue
         if not limits & state.body.keys():
             yield Finding(
                 state.name, "timeout", "should", "no TimeoutSeconds: unanswered, it waits a year"
             )
-    if started and machine.timeout is None:
+    ours = [s for s in started.values() if s.job.kind.sagemaker]
+    if ours and machine.timeout is None:
         yield Finding("", "timeout", "should", "the machine has no TimeoutSeconds")
-    elif started and machine.timeout is not None and machine.timeout < total:
-        polled = all(s.state.call and s.state.call.pattern != "sync" for s in started.values())
+    elif ours and machine.timeout is not None and machine.timeout < total:
+        polled = all(s.state.call and s.state.call.pattern != "sync" for s in ours)
         yield Finding(
             "",
             "timeout",
-            "must" if polled and len(started) == 1 else "should",
+            "must" if polled and len(ours) == 1 else "should",
             f"the machine's TimeoutSeconds {machine.timeout} is less than its jobs may take, "
             f"{total} s: it ends the execution with no Catch, and the job runs on",
         )
@@ -94,10 +111,12 @@ def nest(machine: Machine, started: dict[str, Started]) -> Iterator[Finding]:
 
 def _limit(request: dict[str, Any], word: str) -> int | None:
     """MaxRuntimeInSeconds of a request; None where it is not known."""
-    condition = request.get("StoppingCondition", {})
-    if not isinstance(condition, dict):
+    if word not in DEFAULT_RUNTIME or not request:
         return None
-    value = condition.get("MaxRuntimeInSeconds", DEFAULT_RUNTIME[word])
+    condition = request.get("StoppingCondition", {})
+    if not isinstance(condition, dict) or isinstance(condition, Open):
+        return None
+    value = condition.get("MaxRuntimeInSeconds", DEFAULT_RUNTIME.get(word))
     return value if isinstance(value, int) else None
 
 

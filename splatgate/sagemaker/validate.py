@@ -11,7 +11,7 @@ import functools
 import gzip
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,19 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def validate(request: object, *, operation: str = "CreateTrainingJob") -> list[str]:
+def validate(
+    request: object, *, operation: str = "CreateTrainingJob", unknown: Sequence[str] = ()
+) -> list[str]:
     """List what the service would refuse in ``request``, each as ``path: reason``.
 
-    ``request`` is the document itself, or a ``Request``, whose ``raw`` is taken. For
+    ``request`` is the document itself, or a ``Request``, whose ``raw`` is taken. ``unknown``: paths
+    of what was left out of it, since only an execution knows the value. For
     CreateTrainingJob the rules that the model cannot state are added (contract 1.4, 2.4, 2.6, 7.1).
     """
     document = getattr(request, "raw", request)
-    found = list(_walk(_shape(operation), document, ""))
+    found = [e for e in _walk(_shape(operation), document, "") if not _within(e, unknown)]
     if operation == "CreateTrainingJob" and isinstance(document, Mapping) and not found:
-        found += _rules(document)
+        found += [e for e in _rules(document) if not _within(e, unknown)]
     return found
 
 
@@ -55,14 +58,20 @@ def instance_type(name: str) -> None:
     """
     if find_spec("botocore") is None:
         return
-    types = _model()["shapes"]["TrainingInstanceType"]["enum"]
+    types = model()["shapes"]["TrainingInstanceType"]["enum"]
     if name not in types:
         near = difflib.get_close_matches(name, types, 1) or [DECLARED[0]]
         raise BadInput(f"SageMaker trains on no instance type {name!r}; did you mean {near[0]}?")
 
 
+def _within(error: str, unknown: Sequence[str]) -> bool:
+    """Whether an error is about what is unknown, or about what holds it."""
+    where = error.partition(": ")[0]
+    return any(p == where or p.startswith((f"{where}.", f"{where}[")) for p in unknown)
+
+
 @functools.cache
-def _model(service: str = "sagemaker") -> Any:
+def model(service: str = "sagemaker") -> Any:
     """botocore's model of a service, newest version.
 
     Read without botocore, whose loader brings a client's machinery along: half of what a short verb
@@ -77,29 +86,12 @@ def _model(service: str = "sagemaker") -> Any:
     return msgspec.json.decode(gzip.decompress(packed) if path.suffix == ".gz" else packed)
 
 
-def _shape(operation: str, end: str = "input", service: str = "sagemaker") -> dict[str, Any]:
-    """The shape of an operation's request or answer, without members where it has none."""
-    model = _model(service)
-    named = model["operations"][operation].get(end)
-    found: dict[str, Any] = model["shapes"][named["shape"]] if named else {"members": {}}
+def _shape(operation: str) -> dict[str, Any]:
+    """The shape of an operation's request, without members where it has none."""
+    known = model()
+    named = known["operations"][operation].get("input")
+    found: dict[str, Any] = known["shapes"][named["shape"]] if named else {"members": {}}
     return found
-
-
-@functools.cache
-def members_of_answer(operation: str, service: str = "sagemaker") -> tuple[str, ...]:
-    """Members of an operation's answer; none where the service has no such operation."""
-    if operation not in _model(service)["operations"]:
-        return ()
-    return tuple(_shape(operation, "output", service)["members"])
-
-
-def unfit_members(request: Mapping[str, Any], operation: str, service: str) -> list[str]:
-    """Members of a request that an operation does not have, and those that it lacks."""
-    if operation not in _model(service)["operations"]:
-        return [f"{service} has no {operation}"]
-    shape = _shape(operation, service=service)
-    missing = [f"{name}: missing" for name in shape.get("required", ()) if name not in request]
-    return missing + [f"{name}: no such member" for name in request if name not in shape["members"]]
 
 
 def _walk(shape: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
@@ -110,7 +102,7 @@ def _walk(shape: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
     ):
         yield f"{path or 'request'}: {_show(value)} is not of type {kind}"
         return
-    shapes = _model()["shapes"]
+    shapes = model()["shapes"]
     if isinstance(value, dict) and kind == "structure":
         for name in shape.get("required", ()):
             if name not in value:

@@ -11,18 +11,20 @@ import pytest
 
 from splatgate.evidence.missing import Blocked, NotVerified
 from splatgate.judge.fixtures.jobs import PLY, TRAINS
-from splatgate.pipeline.contracts import lacks
+from splatgate.pipeline.handover import lacks
 from splatgate.sagemaker.result import same_value
 from splatgate.sources.recorded import JobSpec
 
 VALID = "test_definition_is_valid"
+DEFINITION = ("json", "asl", "size", "integration", "path-as-text", "error-name")
 
 
 def broken(pipeline, *rules: str) -> str:
     """The broken musts of some rules, one a line; "" where none is."""
     if not pipeline.states and "json" not in rules:
         raise Blocked(VALID, "no state could be read")
-    found = "\n".join(f"{f.state or 'the machine'}: {f.reason}" for f in pipeline.of(*rules))
+    lines = [(f"{f.state or 'the machine'}: {f.reason}", *f.ways) for f in pipeline.of(*rules)]
+    found = "\n".join(line for ways in lines for line in ways)
     if not found and (gaps := pipeline.unknown(*rules)):
         raise NotVerified("; ".join(f"{g.state} {g.reason}".strip() for g in gaps))
     return found
@@ -32,9 +34,9 @@ def broken(pipeline, *rules: str) -> str:
 def test_definition_is_valid(pipeline):
     """The definition is Amazon States Language: JSON, known members, targets that are there.
 
-    Source: Amazon States Language specification, by statelint.
+    Source: Amazon States Language specification; Step Functions Developer Guide.
     """
-    assert not (found := broken(pipeline, "json", "asl")), found
+    assert not (found := broken(pipeline, *DEFINITION)), found
 
 
 @pytest.mark.sagemaker_pipeline
@@ -53,7 +55,7 @@ def test_every_job_status_leaves_its_loop(pipeline):
 
     A job over its time limit is Stopped: a Choice that knows the other two polls for hours (K42).
     """
-    found = broken(pipeline, "status-leaves-loop", "ends", "succeeds")
+    found = broken(pipeline, "status-leaves-loop", "ends", "succeeds", "poll")
     assert not found, found
 
 
@@ -121,7 +123,7 @@ def test_requests_are_accepted(pipeline):
     The service tells one error at a time, and boto3 most of them not at all (K36, traps 21 to 24);
     names are built for an execution's longest, 80 characters.
     """
-    assert not (found := broken(pipeline, "request")), found
+    assert not (found := broken(pipeline, "request", "environment")), found
 
 
 @pytest.mark.sagemaker_pipeline

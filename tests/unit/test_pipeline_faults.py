@@ -43,11 +43,6 @@ FAULTS = {
         lambda s, p: put(s, "TrainDone", Default="Succeeded"),
         ("failure-ends-in-fail", "Train"),
     ),
-    "trap 28 no Choice after the job": (
-        REFERENCE,
-        lambda s, p: put(s, "Train", Next="Compress"),
-        ("failure-ends-in-fail", "Train"),
-    ),
     "trap 28 Stopped among what goes on": (
         REFERENCE,
         lambda s, p: s["HasModel"]["Choices"].append(
@@ -58,19 +53,19 @@ FAULTS = {
     "K42 the loop does not know Stopped": (
         POLLED,
         lambda s, p: s["SfmDone"]["Choices"][1].update(Or=s["SfmDone"]["Choices"][1]["Or"][:1] * 2),
-        ("status-leaves-loop", "Sfm"),
+        ("status-leaves-loop", "SfmDone"),
     ),
     "K42 the loop does not know Failed": (
         POLLED,
         lambda s, p: s["CompressDone"]["Choices"][1].update(
             Or=s["CompressDone"]["Choices"][1]["Or"][1:] * 2
         ),
-        ("status-leaves-loop", "Compress"),
+        ("status-leaves-loop", "CompressDone"),
     ),
     "a status that is never said": (
         REFERENCE,
         lambda s, p: s["HasModel"]["Choices"][0].update(StringEquals="COMPLETED"),
-        ("succeeds", "Failed"),
+        ("succeeds", "HasModel"),
     ),
     "K37 no .sync": (
         REFERENCE,
@@ -332,7 +327,7 @@ def test_a_fault_has_one_cause(name):
 BESIDE = {
     "K41 the error branch ends in the notification": ("notifier-masks",),
     "K41 a failed Choice goes to the end": ("asl",),
-    "trap 28 no Choice after the job": ("asl",),
+    "K38 one name for two jobs": ("reference",),
     "K37 no .sync": ("asl",),
     "K37 asked once": ("asl",),
     "a catch starts the same job again": ("name-unique",),

@@ -1,13 +1,11 @@
-"""Large machines are walked in steps that grow with their states, and nothing is lost by it."""
+"""Large machines are walked in a bounded number of steps; what is not walked is told."""
 
 import pytest
 
 from splatgate.evidence import Pipeline
-from splatgate.pipeline import rules
 from splatgate.pipeline.definition import machine_of
 from splatgate.pipeline.judge import judge
-from splatgate.pipeline.walk import Walk
-from splatgate.pipeline.ways import Joins, Ways
+from splatgate.pipeline.simulator import Simulator
 
 from .test_pipeline import REFERENCE
 
@@ -110,28 +108,13 @@ SHAPES = {
 
 
 def walked(document):
-    return Walk(machine_of(document), SENT, "n")
-
-
-def found(document):
-    walk = walked(document)
-    told = {*walk.findings, *rules.outcomes(walk, sound=not walk.findings)}
-    return {(f.state, f.rule, f.level, f.reason) for f in told}, list(walk.gaps)
+    return Simulator(machine_of(document), SENT, "n")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_twice_the_states_are_about_twice_the_steps(shape):
-    once, twice = (walked(SHAPES[shape](number)).visited for number in (16, 32))
-    assert twice < 2.5 * once
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_found_is_what_a_walk_of_every_step_finds(shape, monkeypatch):
-    document = SHAPES[shape](6)
-    ours = found(document)
-    monkeypatch.setattr(Ways, "along", lambda self, machine, path, scope: path)
-    monkeypatch.setattr(Joins, "key", lambda self, path: None)
-    assert ours == found(document)
+def test_the_work_is_bounded(shape):
+    """A hundred stages are a few thousand steps, whatever the ways between them."""
+    assert walked(SHAPES[shape](100)).visited < 7000
 
 
 def test_two_items_in_each_of_ten_maps_are_few_ways():
@@ -148,7 +131,7 @@ def test_too_many_ways_are_not_verified():
 def test_a_result_goes_into_the_raw_input():
     """InputPath narrows what a state works on, not what its result is put into."""
     machine = row(1, call)
-    keep = {"Type": "Pass", "InputPath": "$.s0.n", "ResultPath": "$.tries", "Next": "Last"}
+    keep = {"Type": "Pass", "InputPath": "$.s0.Payload", "ResultPath": "$.tries", "Next": "Last"}
     last = {"Type": "Pass", "InputPath": "$.run.id", "End": True}
     machine["States"]["s0"]["Next"] = "Keep"
     machine["States"] |= {"Keep": keep, "Last": last}
@@ -160,6 +143,6 @@ def test_every_item_of_a_map_has_a_result():
     machine["States"]["Each"] |= {"ResultPath": "$.all", "Next": "Fifth"}
     machine["States"]["Fifth"] = {"Type": "Pass", "InputPath": "$.all[4]", "End": True}
     items = {**SENT, "items": [1, 2, 3, 4, 5]}
-    assert not Walk(machine_of(machine), items, "n").findings
-    few = Walk(machine_of(machine), SENT, "n").findings
+    assert not Simulator(machine_of(machine), items, "n").findings
+    few = Simulator(machine_of(machine), SENT, "n").findings
     assert {(f.state, f.rule) for f in few} == {("Fifth", "reference")}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
-from splatgate.pipeline.template import UNKNOWN
-
-#: Characters of a reason: somebody's text of a megabyte is no message.
-LONGEST = 1000
+from splatgate.pipeline.expressions import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,16 @@ class Path:
     #: Jobs started since the fault.
     since: tuple[Job, ...] = ()
     trail: tuple[str, ...] = ()
+    #: How long the trail was when the fault came.
+    began: int = 0
     #: A choice was made since the fault that only an execution can make.
     guessed: bool = False
+    #: A Choice named the fault's own status on the way.
+    named: bool = False
+    #: After the fault it came to a state of the faultless way, before any such choice.
+    rejoined: bool = False
+    #: The fault is in an item's result.
+    noted: bool = False
     #: The notifier that failed on the way.
     unheard: str | None = None
     #: Tasks since the last job whose effect is not known (a function that may move files).
@@ -61,6 +66,11 @@ class Path:
         other.__dict__.update(changes)
         return other
 
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The states since the fault."""
+        return self.trail[self.began :]
+
 
 @dataclass(frozen=True)
 class End:
@@ -69,31 +79,6 @@ class End:
     path: Path
     error: str | None = None
     cause: Any = UNKNOWN
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong with a state. ``level`` is ``must`` or ``should``."""
-
-    state: str
-    rule: str
-    level: str
-    reason: str
-
-    @property
-    def line(self) -> Finding:
-        """The same with a reason of one line, whatever was quoted in it."""
-        reason = " ".join(self.reason.split())
-        return replace(self, reason=reason if len(reason) <= LONGEST else reason[:LONGEST] + "…")
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What could not be judged: ``rules`` that have no answer, and why."""
-
-    state: str
-    rules: tuple[str, ...]
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -118,5 +103,5 @@ def matches(error: str, pattern: str) -> bool:
     if pattern == "States.ALL":
         return error not in ("States.Runtime", "States.DataLimitExceeded")
     if pattern == "States.TaskFailed":
-        return not error.startswith("States.") or error == "States.TaskFailed"
+        return error not in ("States.Timeout", "States.Runtime", "States.DataLimitExceeded")
     return error == pattern

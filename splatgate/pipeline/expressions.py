@@ -1,5 +1,7 @@
 """Evaluates JSONPath, intrinsic functions and payload templates, over data partly unknown.
 
+A value that is not known stays ``UNKNOWN`` through all that is computed from it.
+
 Step Functions' own interpreter cannot be had; moto's cannot say that a value is unknown, and takes
 seconds to load. Unit tests hold this one against moto's, template by template.
 Source: Step Functions Developer Guide, "Intrinsic functions", "Paths", "Context object".
@@ -10,6 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import inspect
 import json
 import re
 import uuid
@@ -29,6 +32,15 @@ class Unknown:
 UNKNOWN = Unknown()
 
 
+class SomeText(str):
+    """Text of unknown content: it has no members, and that is all that is known of it."""
+
+
+def unknown(value: Any) -> bool:
+    """Whether a value's content is not known."""
+    return value is UNKNOWN or isinstance(value, SomeText)
+
+
 class Open(dict[str, Any]):
     """An object of which only some members are known; every other is there, and unknown."""
 
@@ -38,13 +50,17 @@ class Open(dict[str, Any]):
 
 
 class PathError(Exception):
-    """A path leads nowhere, or an intrinsic function refuses its arguments: the execution would end
-    with States.Runtime.
+    """A path leads nowhere, or a function refuses its arguments: the execution would end with
+    States.Runtime. ``sure``: whatever the context object holds, of which some is made up here.
     """
+
+    def __init__(self, reason: str, *, sure: bool = True) -> None:
+        super().__init__(reason)
+        self.sure = sure
 
 
 #: CloudFormation, SAM and Terraform put values here when they deploy.
-PLACEHOLDER = re.compile(r"\$\{[^}]+\}|\{\{[^}]+\}\}")
+PLACEHOLDER = re.compile(r"[$%]\{[^}]+\}|\{\{[^}]+\}\}")
 
 
 @dataclass
@@ -67,11 +83,17 @@ class Scope:
         """The same with other members of the context object."""
         return Scope({**self.context, **context}, self.variables, self.counter, self.later)
 
+    def bindings(self, **states: Any) -> dict[str, Any]:
+        """What a JSONata expression may refer to; ``states`` are members of $states."""
+        return {**self.variables, "states": {"context": self.context, **states}}
+
 
 _STEP = re.compile(
-    r"""\.(?P<name>[^.\[\]\s'"()*?,:@]+)|\[\s*(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*\]"""
-    r"""|\[\s*(?P<index>-?[0-9]{1,9})\s*\]|(?P<all>\.\*|\[\s*\*\s*\])"""
-    r"""|\[\s*(?P<low>-?[0-9]{0,9})\s*:\s*(?P<high>-?[0-9]{0,9})\s*\]|(?P<other>\.\.|\[[^\]]*\])"""
+    r"""\.(?P<name>[^.\[\]\s'"()*?,:@]++)(?!\()|\.?\[\s*(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*\]"""
+    r"""|\.?\[\s*(?P<index>-?[0-9]{1,9})\s*\]|(?P<all>\.\*|\.?\[\s*\*\s*\])"""
+    r"""|\.?\[\s*(?P<low>-?[0-9]{0,9})\s*:\s*(?P<high>-?[0-9]{0,9})\s*\]"""
+    # A filter, a deep scan, a function of JSONPath: what it finds is not followed.
+    r"""|(?P<other>\.?\[\?\(.*?\)\]|\.\.(?:[^.\[\]\s'"()]+|\*|(?=\[))|\.?\[[^\]]*\]|\.\w+\(\))"""
 )
 
 
@@ -116,7 +138,6 @@ def _steps(value: Any, rest: str, path: str, where: str) -> Any:
         raise PathError(f"{path!r} is no path")
     for step in steps:
         if value is UNKNOWN or step["other"]:
-            # A filter or a deep scan: what it finds is not followed.
             value = UNKNOWN
         elif step["all"] or step["low"] is not None:
             if isinstance(value, list):
@@ -186,6 +207,11 @@ class _Part:
     path: str = ""
     value: Any = None
 
+    @property
+    def of_context(self) -> bool:
+        """Whether the context object has a part in it."""
+        return self.path.startswith("$$") or any(a.of_context for a in self.arguments)
+
 
 @functools.cache
 def _compiled(expression: str) -> _Part:
@@ -211,6 +237,7 @@ def _term(text: str, at: int) -> tuple[_Part, int]:
     while True:
         mark = _TOKEN.match(text, at)
         if mark and mark["mark"] == ")":
+            _fits(token["call"], arguments, text)
             return _Part(token["call"], tuple(arguments)), mark.end()
         if mark and mark["mark"] == "," and arguments:
             at = mark.end()
@@ -220,24 +247,43 @@ def _term(text: str, at: int) -> tuple[_Part, int]:
         arguments.append(value)
 
 
+def _fits(call: str, arguments: list[_Part], text: str) -> None:
+    """Raise PathError where a function takes another number of arguments, whatever they are."""
+    function = FUNCTIONS.get(call.removeprefix("States."))
+    if function is None:
+        return  # said where it is called
+    if call == "States.Format" and arguments and isinstance(arguments[0].value, str):
+        places = len(_pieces(arguments[0].value)) - 1
+        if places != len(arguments) - 1:
+            raise PathError(f"{text}: {places} places ({{}}) for {len(arguments) - 1} values")
+    elif function is not json.loads and function is not len:
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise PathError(f"{text}: {call}: {error}") from None
+
+
 def _value(part: _Part, text: str, data: Any, scope: Scope) -> Any:
     if part.call:
-        return _call(part.call, [_value(a, text, data, scope) for a in part.arguments], text, scope)
+        arguments = [_value(a, text, data, scope) for a in part.arguments]
+        return _call(part, arguments, text, scope)
     return look_up(part.path, data, scope) if part.path else part.value
 
 
-def _call(name: str, arguments: list[Any], text: str, scope: Scope) -> Any:
+def _call(part: _Part, arguments: list[Any], text: str, scope: Scope) -> Any:
+    name = part.call
     function = FUNCTIONS.get(name.removeprefix("States."))
     if function is None:
         raise PathError(f"{name}: no such intrinsic function")
     if name == "States.UUID":
         return scope.fresh()
-    if any(a is UNKNOWN for a in arguments) and name != "States.Array":
+    if any(map(unknown, arguments)) and name != "States.Array":
         return UNKNOWN
     try:
         return function(*arguments)
     except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-        raise PathError(f"{text}: refused (States.IntrinsicFailure): {error}") from None
+        reason = f"{text}: refused (States.IntrinsicFailure): {error}"
+        raise PathError(reason, sure=not part.of_context) from None
 
 
 def _format(template: str, *values: Any) -> str:
@@ -283,7 +329,7 @@ def holds_unknown(value: Any) -> bool:
         return isinstance(value, Open) or any(map(holds_unknown, value.values()))
     if isinstance(value, list):
         return any(map(holds_unknown, value))
-    return value is UNKNOWN
+    return unknown(value)
 
 
 def _range(first: int, last: int, step: int) -> list[int]:

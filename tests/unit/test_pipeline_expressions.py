@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from splatgate.pipeline import source
-from splatgate.pipeline.template import UNKNOWN, Open, PathError, Scope, evaluate, put, render
+from splatgate.pipeline.expressions import UNKNOWN, Open, PathError, Scope, evaluate, put, render
 
 DATA = {
     "n": 7,

@@ -6,32 +6,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from splatgate.pipeline import answers
+from splatgate.pipeline import answers, jsonata, services
 from splatgate.pipeline.answers import Job
 from splatgate.pipeline.definition import State
-from splatgate.pipeline.lists import listed, objects
-from splatgate.pipeline.paths import End, Fault, Path, Started
-from splatgate.pipeline.template import UNKNOWN, Open, Scope, render
-from splatgate.pipeline.template import evaluate as value_of
+from splatgate.pipeline.expressions import UNKNOWN, Scope, render
+from splatgate.pipeline.expressions import evaluate as value_of
+from splatgate.pipeline.json_values import listed, objects
+from splatgate.pipeline.services import Kind
+from splatgate.pipeline.trace import End, Fault, Path, Started
 
 if TYPE_CHECKING:
-    from splatgate.pipeline.walk import Walk
+    from splatgate.pipeline.simulator import Simulator
 
 #: Errors that stand for any: what a catcher of all is tried with.
 ANY = ("States.ALL", "States.TaskFailed")
 
 
-#: Rules that rest on what a request holds.
-RENDERED = ("request", "image", "name-unique", "hand-over", "timeout", "reference")
-
-
 class Tasks:
-    """The Tasks of one walk."""
+    """The Tasks of one simulation."""
 
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
-        #: Of each state's first job: it as it ended well, and what is then answered.
-        self._done: dict[str, tuple[Job, Any]] = {}
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
 
     def run(self, state: State, path: Path, data: Any, scope: Scope) -> Iterator[Path | End]:
         """Every way on from a Task."""
@@ -39,27 +34,37 @@ class Tasks:
             if member in state.body and not state.jsonata:
                 value_of(str(state.body[member]), data, scope)
         call = state.call
-        if call and call.creates:
-            yield from self._job(state, path, data, scope)
-            return
+        kind = services.starts(call)
         sent = self._sent(state, path, data, scope)
-        if path.fault is None or state.name not in self.walk.called:
-            self.walk.called[state.name] = state, sent
-        on, answer = path, answers.other(call)
-        if call and call.describes:
-            self.walk.own = True
-            name = sent.get(call.describes.name) if isinstance(sent, dict) else None
-            same = [n for n, j in enumerate(path.jobs) if j.kind == call.describes]
+        if kind and call and call.pattern != "waitForTaskToken":
+            yield from self._job(state, kind, path, data, scope, sent)
+            return
+        if path.fault is None or state.name not in self.simulator.called:
+            self.simulator.called[state.name] = state, sent
+        on, answer = path, answers.answer_of(call)
+        if asked := services.asks_about(call):
+            name = sent.get(asked.name) if asked.name and isinstance(sent, dict) else None
+            same = [n for n, j in enumerate(path.jobs) if j.kind == asked]
             mine = [n for n in same if path.jobs[n].name == name] or same
+            if (
+                isinstance(name, str)
+                and same
+                and all(path.jobs[n].name not in (None, name) for n in same)
+            ):
+                known = ", ".join(sorted({str(path.jobs[n].name) for n in same}))
+                self.simulator.find(
+                    state.name, "reference", f"asks about {name!r}, and no job of this name is "
+                    f"started; {known} is", must=not path.guessed,
+                )  # fmt: skip
             if mine:
                 on, job = self._asked(path, mine[-1])
                 answer = answers.describe(job, job.status)
         elif not state.keeps_house:
             on = path.to(between=(*path.between, state.name))
-            if path.jobs and answer is UNKNOWN:
+            if path.jobs and call and (call.service == "lambda" or answer is UNKNOWN):
                 # It may ask for the job's status, and answer in words of its own.
                 on, _ = self._asked(on, len(path.jobs) - 1, told=False)
-        yield self.walk.leave(state, on, data, answer, scope)
+        yield self.simulator.leave(state, on, data, answer, scope)
         yield from self._refused(state, on, data, scope)
 
     def _asked(self, path: Path, number: int, *, told: bool = True) -> tuple[Path, Job]:
@@ -71,88 +76,91 @@ class Tasks:
         return path.to(jobs=(*path.jobs[:number], job, *path.jobs[number + 1 :])), job
 
     def _sent(self, state: State, path: Path, data: Any, scope: Scope) -> Any:
-        if state.jsonata:
-            return UNKNOWN
         token = scope.within(Task={"Token": "token"})
-        token.variables = scope.variables
+        if state.jsonata:
+            return jsonata.render(state.arguments, token, input=data)
         return render(state.arguments, data, token) if "Parameters" in state.body else data
 
     def _refused(self, state: State, path: Path, data: Any, scope: Scope) -> Iterator[Path | End]:
         """What becomes of the execution when a call is refused, for each catcher that waits."""
         if path.fault is not None:
-            self.walk.own |= state.notifies
             if state.notifies and path.unheard is None:
                 on = path.to(unheard=state.name)
-                yield self.walk.handle(state, on, data, "States.TaskFailed", UNKNOWN, scope)
+                yield self.simulator.handle(state, on, data, "States.TaskFailed", UNKNOWN, scope)
             return
-        if not self.walk.faults:
+        if not self.simulator.faults:
             return
         errors = [listed(c.get("ErrorEquals"))[:1] for c in objects(state.body.get("Catch"))]
         for error in [str(e[0]) for e in errors if e] or ["States.TaskFailed"]:
             name = "States.TaskFailed" if error in ANY else error
             on = self._fault(path, Fault(state, f"is refused ({name})"))
-            yield self.walk.handle(state, on, data, name, "refused", scope)
+            yield self.simulator.handle(state, on, data, name, "refused", scope)
 
     def _fault(self, path: Path, fault: Fault, **changes: Any) -> Path:
-        return path.to(fault=fault, guessed=False, since=(), **changes)
+        # What was seen before it is not the same data after it.
+        began = len(path.trail)
+        return path.to(
+            fault=fault,
+            since=(),
+            seen=frozenset(),
+            visits={},
+            guessed=False,
+            began=began,
+            **changes,
+        )
 
-    def _job(self, state: State, path: Path, data: Any, scope: Scope) -> Iterator[Path | End]:
+    def _job(
+        self, state: State, kind: Kind, path: Path, data: Any, scope: Scope, sent: Any
+    ) -> Iterator[Path | End]:
         call = state.call
         assert call is not None
-        assert call.creates is not None
-        kind = call.creates
-        known = self.walk.started.get(state.name)
-        sent = self._sent(state, path, data, scope)
-        if path.fault and known and not known.after and path.visits[state.name] == 1:
+        known = self.simulator.started.get(state.name)
+        again = any(j.state == state.name for j in path.jobs)
+        if path.fault and known and not known.after and not again:
             # A later stage, which the fault did not keep from running: as in the faultless walk.
             job = known.job
         else:
-            self.walk.own = True
             request = sent if isinstance(sent, dict) else {}
-            name = request.get(kind.name)
-            named = name if isinstance(name, str) else None
-            job = Job(kind, state.name, named, "Completed", request)
+            name = request.get(kind.name) if kind.name else None
+            job = Job(kind, state.name, name if isinstance(name, str) else None, kind.good,
+                      request=request)  # fmt: skip
             self.named(job, path)
         if known is None or (known.after and path.fault is None):
             # The faultless walk's request counts, where it comes here.
-            self.walk.started[state.name] = Started(
+            self.simulator.started[state.name] = Started(
                 state, job, path.jobs, path.between, path.fault is not None
             )
-        if state.jsonata:
-            self.walk.gap(state.name, "its request is written in JSONata", *RENDERED)
+        waits = call.pattern == "sync"
 
         def begun(of: Job, where: Path) -> Path:
             since = (*where.since, of) if where.fault else ()
             return where.to(jobs=(*where.jobs, of), since=since, between=())
 
-        def fault(of: Job, what: str) -> Path:
-            return self._fault(path, Fault(state, what, of.final, of))
-
-        if call.pattern == "sync":
-            if known is None or job is not known.job or state.name not in self._done:
-                done = replace(job, observed=True)
-                self._done[state.name] = done, answers.describe(done, "Completed")
-            done, answer = self._done[state.name]
-            yield self.walk.leave(state, begun(done, path), data, answer, scope)
+        if waits:
+            done = replace(job, observed=True)
+            answer = answers.finished(done, call)
+            yield self.simulator.leave(state, begun(done, path), data, answer, scope)
         else:
-            arn = {f"{kind.create.removeprefix('Create')}Arn": UNKNOWN}
-            answer = Open(arn) if kind.word != "training" else {**arn, **answers._SDK}
-            on = begun(job, path).to(guessed=False) if not path.fault else begun(job, path)
-            yield self.walk.leave(state, on, data, answer, scope)
-        if path.fault is not None or not self.walk.faults:
+            answer = answers.answer_of(call)
+            on = begun(job, path)
+            # A job that is known to run is a fact, whatever led to it.
+            on = on if path.fault or not kind.sagemaker else on.to(guessed=False)
+            yield self.simulator.leave(state, on, data, answer, scope)
+        if path.fault is not None or not self.simulator.faults:
             return
-        for status in ("Failed", "Stopped"):
-            ended = replace(job, final=status, observed=call.pattern == "sync")
-            on = fault(ended, f"ends {status}").to(jobs=(*path.jobs, ended), between=())
-            if call.pattern != "sync":
-                yield self.walk.leave(state, on, data, answer, scope)
+        for status in kind.bad[: 1 if waits and not kind.sagemaker else None]:
+            ended = replace(job, final=status, good=False, observed=waits)
+            fault = Fault(state, f"ends {status}", status, ended)
+            on = self._fault(path, fault).to(jobs=(*path.jobs, ended), between=())
+            if not waits:
+                yield self.simulator.leave(state, on, data, answer, scope)
                 continue
-            told = answers.cause(ended, status)
-            yield self.walk.handle(state, on, data, "States.TaskFailed", told, scope)
+            told = answers.cause(ended)
+            yield self.simulator.handle(state, on, data, "States.TaskFailed", told, scope)
             if status == "Stopped":
                 # Whether .sync reports it as success is not documented (contract 7.4).
-                result = answers.describe(ended, status)
-                yield self.walk.leave(state, on, data, result, scope)
+                result = answers.finished(ended, call)
+                yield self.simulator.leave(state, on, data, result, scope)
         yield from self._refused(state, path, data, scope)
 
     def named(self, job: Job, path: Path) -> None:
@@ -166,7 +174,7 @@ class Tasks:
                     if earlier.state == job.state
                     else f"has the name of {earlier.state}'s job"
                 )
-                self.walk.find(
+                self.simulator.find(
                     job.state,
                     "name-unique",
                     f"{what} with the name {job.name!r}, which is taken (ResourceInUse); "
@@ -175,7 +183,7 @@ class Tasks:
         fault = path.fault
         again = fault and fault.status == "Failed" and fault.state.name == job.state
         if again and not path.guessed:
-            self.walk.find(
+            self.simulator.find(
                 job.state,
                 "retry-algorithm-error",
                 "starts again after an AlgorithmError, which comes back and costs a job more; "
