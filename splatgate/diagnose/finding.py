@@ -1,30 +1,25 @@
-"""One thing that the structure of a bundle gives away."""
+"""One thing that the structure of a bundle gives away, where no message does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splatgate.diagnose.bundle import SeenJob, Statement
+from splatgate.diagnose.bundle import Statement
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the structure gives away."""
+    """A line of the checklist, what speaks for it, and what to do."""
 
     item: str
     cause: str
     remedy: str
+    #: Statements of the bundle, which place it in time, or made ones.
     evidence: tuple[Statement, ...]
     strength: str = "names"
-    known: str = ""
+    stage: str = ""
 
 
 def said(kind: str, source: str, text: str) -> tuple[Statement, ...]:
     """One statement as the evidence of a finding."""
     return (Statement(kind, source, text),)
-
-
-def limit_of(job: SeenJob) -> int | None:
-    """MaxRuntimeInSeconds of a job, or None."""
-    value = (job.raw.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds")
-    return int(value) if value else None
