@@ -34,7 +34,9 @@ COPIES = ("log.txt", "failure")
 BAD_ENDS = ("Failed", "Stopped", "FAILED", "TIMED_OUT", "ABORTED")
 GOOD_ENDS = ("Completed", "SUCCEEDED")
 #: Statements that a bundle keeps; a log of short lines has many.
-MOST = 400_000
+MOST = 200_000
+#: What no text holds.
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a]")
 #: What a stage does, by words in the name of its job or its image, or in the paths of its program.
 ROLES = (
     ("compression", re.compile(r"(?i)compress|sogs|\bsog\b|ksplat|spz")),
@@ -347,10 +349,16 @@ def load(path: Path) -> Bundle:
         name = file.name
         if f"/{name}".rpartition("/")[0].endswith(f"/{GOOD}"):
             continue
-        if len(bundle.log) > MOST or not _take(bundle, file):
-            bundle.unread.append(f"{name}: nothing known is in it")
-        else:
-            bundle.read.append(name)
+        before = len(bundle.log)
+        if before >= MOST or not _take(bundle, file):
+            why = "more lines than diagnose reads" if before >= MOST else "nothing known is in it"
+            bundle.unread.append(f"{name}: {why}")
+            continue
+        bundle.read.append(name)
+        if (more := len(bundle.log) - before - MOST // 2) > 0:
+            start = before + MOST // 8
+            del bundle.log[start : start + more]
+            bundle.unread.append(f"{name}: {more} lines in its middle")
     # The record of a job that the training host ran holds what these say.
     copies = {str(PurePosixPath(r).with_name(n)) for r in bundle.records for n in COPIES}
     bundle.log = [s for s in bundle.log if s.origin not in copies]
@@ -406,10 +414,16 @@ def _staged(bundle: Bundle) -> Iterator[Statement]:
 def _take(bundle: Bundle, file: File) -> bool:
     """Add a file to the bundle by its shape; False when it says nothing known."""
     name, suffix = file.name, PurePosixPath(file.name).suffix.lower()
-    said = shapes.decoded(file.head)
+    said, rest = shapes.decoded(file.head), ""
+    if file.tail and b"\0" in file.head[:1024] and said:
+        rest = shapes.decoded(file.tail) or ""
+    elif file.tail:
+        # A hole in a sparse file reads as zeros.
+        end = file.tail.rpartition(b"\0")[2]
+        rest = end.decode("utf-8", "replace") if not _BINARY.search(end) else ""
+        said = said or (rest and "")
     if suffix in (".ply", ".png", ".jpg", ".sog", ".html", ".bin") or said is None:
         return False
-    rest = shapes.decoded(file.tail) or "" if file.tail else ""
     value = None if rest else parsed(said)
     if value is None and suffix == ".jsonl":
         lines = [parsed(line) for line in said.splitlines() if line.strip()]

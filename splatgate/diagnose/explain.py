@@ -1,4 +1,4 @@
-"""Ranks what could have made a job fail, the earliest cause first, and says what it does not know."""
+"""Ranks what could have made a job fail, the earliest cause first; says what is not known."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ QUOTED, WIDE = 4, 400
 STRENGTHS = ("names", "points")
 #: Statements between a report and the end of its stage after which it is unlikely to have ended it.
 FAR = 200
+#: Reports of one stage that are looked at, from its beginning and from its end.
+MANY = 500
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Explanation:
     remedy: str
     evidence: tuple[Quote, ...]
     strength: str = "names"
+    #: What it is about, where the message names it: a module, a file, a parameter, an action.
+    object: str = ""
     #: The job or state whose failure it explains, and when it was said (seconds since 1970).
     stage: str = ""
     at: float | None = None
@@ -138,7 +142,7 @@ def explain(bundle: Bundle) -> Diagnosis:
     structure += checks.findings(bundle) if bundle.failed else []
     for f in structure:
         places = [where[id(s)] for s in f.evidence if id(s) in where]
-        told = Explanation(f.item, f.cause, f.remedy, _quotes(f.evidence), f.strength, f.stage)
+        told = Explanation(f.item, f.cause, f.remedy, _quotes(f.evidence), f.strength, "", f.stage)
         found.append((STRENGTHS.index(f.strength), min(places, default=len(statements)), told))
     ranked = _ranked(found)
     named = any(e.strength == "names" for e in ranked)
@@ -160,7 +164,8 @@ def _stages(bundle: Bundle, statements: Sequence[Statement]) -> list[Stage]:
         by[key].places.append(place)
         by[key].statements.append(s)
     for stage in by.values():
-        stage.faults = faults(stage.statements)
+        told = faults(stage.statements)
+        stage.faults = told if len(told) <= 2 * MANY else told[:MANY] + told[-MANY:]
         stage.good = max(good_steps(stage.statements), default=-1)
         if any(_BUILD.search(s.text) for s in stage.statements[-2_000:]):
             stage.role = "build"
@@ -193,7 +198,7 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
         found.append((tier, place, told))
         if kind.also:
             remedy = f"If it is not {told.item}: {told.remedy}"
-            other = Explanation(kind.also, told.cause, remedy, told.evidence, "points", stage.name)
+            other = replace(told, item=kind.also, remedy=remedy, strength="points")
             found.append((4, place, other))
     return found + _quiet(stage)
 
@@ -245,7 +250,9 @@ def classify(fault: Fault, role: str) -> tuple[Kind | None, re.Match[str] | None
 _BUILD = re.compile(
     r"^#\d+ \[|failed to solve|##\[error\]|^Step \d+/\d+ :|did not complete successfully"
 )
-_PUSH = re.compile(r"(?i)\bpush|denied|unauthorized|authorization|InitiateLayerUpload|no basic auth")
+_PUSH = re.compile(
+    r"(?i)\bpush|denied|unauthorized|authorization|InitiateLayerUpload|no basic auth"
+)
 _HANDED = {
     "compression": ("production.compression", "sagemaker.input production.ply production.errors"),
     "sfm": ("sagemaker.input", "production.errors production.ply"),
@@ -256,8 +263,9 @@ _NAMED = ("runtime.dependencies", "sagemaker.hyperparameters", "runtime.entry-po
 
 def _explained(kind: Kind, match: re.Match[str], fault: Fault, stage: Stage) -> Explanation:
     """The row's sentence and remedy, with the names of this failure in them."""
-    groups = [v for k, v in match.groupdict().items() if k.startswith("object") and v]
-    name = groups[0].strip(" '\"`,") if groups else ""
+    every = [match, *kind.search.finditer(fault.text)]
+    groups = [v for m in every for k, v in m.groupdict().items() if k[:6] == "object" and v]
+    name = groups[0].strip(" '\"`,:") if groups else ""
     job, item = stage.job, kind.item
     into, of = _HANDED.get(stage.role, ("", ""))
     if into and (item in of.split() or "KeyError" in fault.text):
@@ -276,7 +284,7 @@ def _explained(kind: Kind, match: re.Match[str], fault: Fault, stage: Stage) -> 
     cause = fill.vformat(kind.cause, (), names)
     remedy = fill.vformat(kind.remedy, (), names)
     quotes = _quotes([fault.statement])
-    return Explanation(item, cause, remedy, quotes, "names", stage.name, fault.statement.at)
+    return Explanation(item, cause, remedy, quotes, "names", name, stage.name, fault.statement.at)
 
 
 def _names(job: SeenJob | None) -> dict[str, str]:
@@ -327,7 +335,9 @@ def _ranked(found: list[tuple[int, int, Explanation]]) -> list[Explanation]:
             continue
         old = best[told.item]
         quotes = tuple(dict.fromkeys((*old.evidence, *told.evidence)))[:QUOTED]
-        best[told.item] = replace(old, evidence=quotes)
+        # The same thing told twice: the line that names its object explains more.
+        better = not old.object and told.object and told.strength == old.strength
+        best[told.item] = replace(told if better else old, evidence=quotes)
     return list(best.values())
 
 

@@ -16,9 +16,9 @@ from typing import IO, cast
 from splatgate.evidence import BadInput
 
 #: Of one file, bytes read from its beginning and from its end: a log has no bound.
-HEAD, TAIL = 4 << 20, 12 << 20
+HEAD, TAIL = 2 << 20, 6 << 20
 #: Of a whole bundle: bytes kept, bytes unpacked to find them, and files.
-KEPT, UNPACKED, FILES = 64 << 20, 1 << 30, 5_000
+KEPT, UNPACKED, FILES = 24 << 20, 1 << 30, 2_000
 _STEP = 1 << 20
 #: What an archive raises that is cut short or damaged.
 _BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
@@ -73,7 +73,7 @@ def _members(path: Path, unread: Callable[[str], None], budget: list[int]) -> It
             if entry.is_symlink():
                 unread(f"{name}: a link, not followed")
             elif entry.is_file():
-                yield name, entry.stat().st_size, functools.partial(open, entry, "rb")
+                yield name, entry.stat().st_size, functools.partial(_opened, entry)
             elif not entry.is_dir():
                 unread(f"{name}: no ordinary file")
     elif zipfile.is_zipfile(path):
@@ -97,11 +97,15 @@ def _members(path: Path, unread: Callable[[str], None], budget: list[int]) -> It
     elif path.suffix == ".gz":
         yield path.stem, None, functools.partial(_unpacked, path)
     else:
-        yield path.name, path.stat().st_size, functools.partial(open, path, "rb")
+        yield path.name, path.stat().st_size, functools.partial(_opened, path)
 
 
 def _itself(stream: IO[bytes]) -> IO[bytes]:
     return stream
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def _unpacked(path: Path) -> IO[bytes]:

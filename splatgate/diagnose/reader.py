@@ -8,8 +8,10 @@ the errors of AWS all end as one kind of thing: a ``Fault``.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from splatgate.diagnose.bundle import Statement
 
@@ -30,6 +32,7 @@ class Frame:
         )
 
     def __str__(self) -> str:
+        """``path:line in function``."""
         where = f"{self.path}:{self.line}"
         return f"{where} in {self.function}" if self.function else where
 
@@ -55,6 +58,17 @@ class Fault:
         return next((frame for frame in reversed(self.frames) if frame.own), None)
 
 
+_GRAMMAR = tomllib.loads(Path(__file__).with_name("grammar.toml").read_text())
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """One pattern of ``grammar.toml``."""
+    row = _GRAMMAR[name]
+    words = "|".join(row["any"])
+    words = rf"\b(?:{words})\b" if row.get("whole_words") else words
+    return re.compile(words, re.IGNORECASE if row.get("any_case") else 0)
+
+
 #: Times, ranks, hosts, levels and loggers before the words of a line.
 _LEVEL = r"TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|ERR|FATAL|CRITICAL|SEVERE"
 _PREFIX = re.compile(
@@ -75,58 +89,20 @@ _HEAD = re.compile(
     r"NotFound|Denied|Refused|Fault)|error|gaierror|timeout|BadZipFile))(?:: (.*)|:?)$"
 )
 _ANY_HEAD = re.compile(r"((?:[a-z_]\w*\.)*[A-Z]\w+)(?:: (.*)|:?)$")
-_IGNORED = re.compile(
-    r"(?i)\bignor(ed|ing)|will (be )?retr|retrying|\bretry \d|attempt \d+ (of|/)|skipp(ed|ing)|fall(ing)? ?back"
-    r"|not logging|optional|deprecat|\b0 (errors?|failures?|failed|warnings?)|no errors|without errors?"
-    r"|errors?[=: ]+0\b|continuing|non-?fatal|harmless|Unable to register cu\w+ factory|already satisfied"
-    r"|reprojection error|(mean|median|max|rms|total|photometric|l1|mse)[_ ]error|error-bounded|error[=:] ?\d"
-    r"|no version information|cannot set terminal process group|no job control|computation placer"
-    r"|dependency resolver does not|running pip as the 'root' user|No Neurons|not present in resource_config"
-)
-#: A tool's own form of an error.
-_TOOL = re.compile(
-    r"(?i:^(?:[\w./+:~-]+(?:\(\d+\))?:? )*(?:fatal error|fatal|error|E|failed)\s*[:!]\s)"
-    r"|(?:^|[\s:])(?:fatal )?error: |\berror #?\d*\s?:|^failed E_[A-Z]|\bE_[A-Z]{2,}[A-Z_]*\b"
-    r"|: (?:command )?not found$|: (?:No such file or directory|Permission denied)$|bad interpreter"
-    r"|^(?:sh|bash|/\S+): .*(?:[Nn]o such file|[Pp]ermission denied|not found)|env: .*No such file"
-    r"|python[\d.]*: (?:No module named|can't open file)|can't open file"
-    r"|nvcc fatal|^FAILED: |ninja: (?:error|build stopped)|cannot find -l|undefined (?:reference|symbol)"
-    r"|cannot open shared object|version `[\w.]+' not found|^CMake Error|No rule to make target"
-    r"|executable file not found|exec format error|^exec .*(?:[Nn]o such file|denied)|OCI runtime|shim task"
-    r"|An error occurred \(\w+\)|not authorized to perform|Access ?Denied"
-    r"|(?i:unrecogni[sz]ed (?:or misplaced )?(?:option|argument|command))|invalid choice|no such option"
-    r"|arguments are required|Unrecognized options|^\W*Check failed:|CUDA error|CUDA out of memory"
-    r"|returned (?:a )?non-zero|exit(?:ed with)?(?: code| status)?[ :=]+[1-9]"
-    r"|E: Unable to locate|ERROR: (?:No matching|Could not find|Failed|Cannot)|failed to solve"
-)
-#: A process that the system ended.
-_SIGNAL = re.compile(
-    r"^(?:.{0,80}: )?(?:line \d+: +\d+ )?(?:Killed|Aborted|Segmentation fault|Bus error|Illegal instruction|"
-    r"Floating point exception|Trace/breakpoint trap)\b(?!.*[=:]\s*\d)|\(core dumped\)|^Fatal Python error"
-    r"|^terminate called|signal: killed|[Kk]illed signal|\*\*\* (?:Aborted|SIG\w+)|\bOOM-?[Kk]ill"
-    r"|Out of memory: Kill"
-)
-_WORDS = re.compile(
-    r"(?i)\b(errors?|exception|fail(?:ed|s|ure)?|fatal|cannot|can't|could ?n[o']t|unable|not found|missing"
-    r"|do(?:es)? not exist|denied|invalid|killed|exceed(?:ed|s)|mismatch\w*|refused|no such|unsupported|"
-    r"not supported|corrupt\w*|truncated|need at least|not enough|no (?:good|valid|cuda|gpu|usable|suitable)"
-    r"|out of|only found|unexpected|no images?|not available|aborting|insufficient)\b"
-)
+_IGNORED = _pattern("ignored")
+_TOOL = _pattern("tool")
+_SIGNAL = _pattern("signal")
+_WORDS = _pattern("words")
 #: What AWS puts before a program's own words.
 _OUTER = re.compile(r'^ErrorMessage "|^(?:AlgorithmError|ClientError): (?=\S)')
 #: One of these is in every line that any of the patterns above knows; looking for them is cheap.
-_SMELL = tuple(
+_SMELL = tuple(  # noqa: SIM905 - a list of sixty literals is longer
     "err exce fail fatal cannot can't could unable not missing deni invalid kill exceed mismatch "
     "refused no unsupp unrec corrupt truncat need enough out avail abort insuff terminate dumped "
     "fault illegal undefined bad e_ required timeout exit interrupt expired sig oom authorized "
     "traceback check bus trap env: notfound exec [e] only unexp".split()
 )
-#: What a job says that is at work, or done: what it said before has not ended it.
-GOES_ON = re.compile(
-    r"(?i)\b(?:step|iter(?:ation)?|epoch)s?\W{0,3}\d+.{0,200}\b(?:loss|l1|psnr|it/s|it_per_s|done)\b"
-    r"|^\s*\[ITER \d+\]|\b(?:training|optimi[sz]ation) (?:progress|is complete|complete|finished|done)\b"
-    r"|\b(?:saved|wrote|written|exported)\b.{0,60}\.(?:ply|tar\.gz|sog)\b|Registering image #\d+|Bundle adjustment report"
-)
+GOES_ON = _pattern("goes_on")
 
 
 def words(line: str) -> tuple[str, str]:
