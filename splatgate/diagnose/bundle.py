@@ -32,7 +32,7 @@ GOOD = "last-good"
 COPIES = ("log.txt", "failure")
 #: Where a service says that a job ended otherwise than well, and well.
 BAD_ENDS = ("Failed", "Stopped", "FAILED", "TIMED_OUT", "ABORTED")
-GOOD_ENDS = ("Completed", "SUCCEEDED")
+GOOD_ENDS = ("Completed", "SUCCEEDED", "exit 0")
 #: Statements that a bundle keeps; a log of short lines has many.
 MOST = 200_000
 #: What no text holds.
@@ -241,6 +241,7 @@ class Bundle:
         told = [job.status for job in self.jobs]
         told += [text((self.execution or {}).get("status"))]
         told += ["SUCCEEDED" for e in self.history if e.get("type") == "ExecutionSucceeded"]
+        told += ["exit 0"] if self.exit == 0 else []
         return [end for end in told if end]
 
     @property

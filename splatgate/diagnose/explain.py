@@ -24,6 +24,9 @@ QUOTED, WIDE = 4, 400
 STRENGTHS = ("names", "points")
 #: Statements between a report and the end of its stage after which it is unlikely to have ended it.
 FAR = 200
+#: The last of the tiers by which findings are ranked: 0 a cause that is named, 1 the same long
+#: before the end, 2 and 3 what only points, 4 the other line that it may be.
+OVERCOME = 5
 #: Reports of one stage that are looked at, from its beginning and from its end.
 MANY = 500
 
@@ -144,6 +147,9 @@ def explain(bundle: Bundle) -> Diagnosis:
         places = [where[id(s)] for s in f.evidence if id(s) in where]
         told = Explanation(f.item, f.cause, f.remedy, _quotes(f.evidence), f.strength, "", f.stage)
         found.append((STRENGTHS.index(f.strength), min(places, default=len(statements)), told))
+    if any(tier == 0 for tier, _, _ in found):
+        # What the job got over explains nothing beside what it did not.
+        found = [entry for entry in found if entry[0] != OVERCOME]
     ranked = _ranked(found)
     named = any(e.strength == "names" for e in ranked)
     verdict = "cause" if named else "well" if bundle.well and not ranked else "unknown"
@@ -191,7 +197,7 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
             continue
         weak = kind.points or over or fault.level == 1
         told = _explained(kind, match, fault, stage)
-        tier = 2 * weak + (over or ends - fault.place > FAR)
+        tier = OVERCOME if over else 2 * weak + (ends - fault.place > FAR)
         if weak:
             told = replace(told, strength="points")
         place = stage.places[fault.begin]
@@ -199,7 +205,7 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
         if kind.also:
             remedy = f"If it is not {told.item}: {told.remedy}"
             other = replace(told, item=kind.also, remedy=remedy, strength="points")
-            found.append((4, place, other))
+            found.append((OVERCOME - 1 if not over else OVERCOME, place, other))
     return found + _quiet(stage)
 
 

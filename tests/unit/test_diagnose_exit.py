@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import string
 import time
 import tracemalloc
@@ -12,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splatgate.diagnose import cli, files
+from splatgate.diagnose import cli, files, reader
 from splatgate.diagnose.bundle import load
-from splatgate.diagnose.explain import explain
-from splatgate.diagnose.redact import Redactor, prose, stripped
+from splatgate.diagnose.explain import explain, kinds
+from splatgate.diagnose.redact import FORMS, Redactor, prose, stripped
 from splatgate.evidence import BadInput
 from tests.unit.bundles import TABLE, training
 
@@ -249,3 +250,34 @@ def test_no_bundle_ends_in_a_traceback(tmp_path, capsys, objects, log):
     except BadInput:
         return
     json.loads(capsys.readouterr().out)
+
+
+PIECES = ["a", "error ", "no image ", "/", ": ", "x: ", "a.", "a/b", "line 1: ", "failed camera 0 "]
+PIECES += [
+    "step 1 loss ",
+    "1.2.3.",
+    "a:b:",
+    "\x1b[",
+    '{"a":',
+    "'",
+    "A1b2",
+    "gps 1.1 ",
+    "x@y.",
+    " ",
+    "ERROR ",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_pattern_takes_long_over_what_repeats(piece):
+    """A line is cut to 4,000 characters, which bounds a pattern only if it is no worse than quadratic."""
+    line = (piece * 1500)[:1500]
+    patterns = [kind.search for kind in kinds()] + [pattern for _, pattern in FORMS]
+    patterns += [p for p in vars(reader).values() if isinstance(p, re.Pattern)]
+    slow = []
+    for pattern in patterns:
+        begun = time.process_time()
+        pattern.search(line)
+        if time.process_time() - begun > 0.5:
+            slow.append(pattern.pattern)
+    assert slow == []
