@@ -1,6 +1,8 @@
 """Definitions in other people's styles, and mutants of each with one real defect.
 
-NAME.mutants.toml lies beside its original. Run as a script, it checks that every edit applies.
+NAME.mutants.toml lies beside its original. `expect.state` and `expect.about` are regular
+expressions, to be searched without regard to case: where the finding may stand, and what a right
+reason speaks of. Run as a script, it checks that every edit applies.
 """
 
 import json
@@ -14,7 +16,10 @@ HERE = Path(__file__).parent
 
 
 def edited(text: str, edit: dict[str, Any]) -> str:
-    """The text after one edit: `replace = [old, new]`, or `path` with `value` or `delete = true`. ValueError."""
+    """The text after `replace = [old, new]`, or `path` with `value` or `delete = true`.
+
+    ValueError where the old text does not occur exactly once, or the edit changes nothing.
+    """
     if "replace" in edit:
         old, new = edit["replace"]
         if text.count(old) != 1:
