@@ -1,8 +1,7 @@
-"""Definitions in other people's styles, and mutants of each with one real defect.
+"""Definitions in other people's styles, and NAME.mutants.toml: mutants of each, one defect apiece.
 
-NAME.mutants.toml lies beside its original. `expect.state` and `expect.about` are regular
-expressions, to be searched without regard to case: where the finding may stand, and what a right
-reason speaks of. Run as a script, it checks that every edit applies.
+`expect.state` and `expect.about` are regular expressions, searched without regard to case: where
+the finding may stand, what a right reason speaks of. As a script, checks that every edit applies.
 """
 
 import json
@@ -30,21 +29,17 @@ def edited(text: str, edit: dict[str, Any]) -> str:
     there = document
     for key in parents:
         there = there[key]
-    before = there.get(last) if isinstance(there, dict) else there[last]
     if edit.get("delete"):
         del there[last]
-    elif before == edit["value"]:
-        raise ValueError(f"{edit['path']} has this value already")
     else:
         there[last] = edit["value"]
+    if document == json.loads(text):
+        raise ValueError(f"{edit['path']} has this value already")
     return json.dumps(document, indent=1)
 
 
 def mutants() -> Iterator[tuple[Path, dict[str, Any], str]]:
-    """(the file that is edited, the mutant's table, its text after the edits).
-
-    The file is the original, or the file beside it that the mutant names under `file`.
-    """
+    """(the original, or the `file` beside it that is edited; the mutant; the text after edits)."""
     for toml in sorted(HERE.glob("*.mutants.toml")):
         table = tomllib.loads(toml.read_text())
         for mutant in table["mutant"]:
