@@ -21,7 +21,7 @@ KINDS = Path(__file__).with_name("kinds.toml")
 #: How many lines are quoted for one explanation, and how long.
 QUOTED, WIDE = 4, 400
 #: "names" a cause before what only "points" to a line of the checklist.
-STRENGTHS = ("names", "points")
+TIERS = {"names": 0, "suspects": 1, "points": 3}
 #: Statements between a report and the end of its stage after which it is unlikely to have ended it.
 FAR = 200
 #: The last of the tiers by which findings are ranked: 0 a cause that is named, 1 the same long
@@ -43,6 +43,8 @@ class Kind:
     frame: str = ""
     stage: str = ""
     points: bool = False
+    #: Only the class of the failure is known: what is more particular comes first.
+    general: bool = False
     quiet: bool = False
 
     @functools.cached_property
@@ -109,16 +111,29 @@ class Stage:
     role: str
     job: SeenJob | None
     #: Positions in the bundle's statements.
-    places: list[int]
-    statements: list[Statement]
+    places: list[int] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    #: Its last good step, or -1.
-    good: int = -1
+    #: The last good step, and the last line, of each file or stream.
+    good: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
         """Whether its service says that it ended well."""
         return self.job is not None and self.job.status in GOOD_ENDS
+
+    def over(self, fault: Fault) -> bool:
+        """Whether the program went on working after a fault."""
+        return fault.place < self.good.get(fault.statement.origin, -1)
+
+    def ended(self, fault: Fault) -> bool:
+        """Whether a fault is what its file or stream ends with, no word of success after it."""
+        origin = fault.statement.origin
+        rest = [s for s in self.statements[fault.place + 1 :] if s.origin == origin]
+        near = fault.level == 3 or self.last[origin] - fault.place < 3
+        pattern = r"(?i)^(?!.*toolkit).*\b(?:done|finished|completed?|saved|wrote|success\w*|ok)\b"
+        return near and not any(re.search(pattern, s.text) for s in rest)
 
 
 @functools.cache
@@ -143,10 +158,14 @@ def explain(bundle: Bundle) -> Diagnosis:
     where = {id(s): place for place, s in enumerate(statements)}
     structure = [*histories.findings(bundle), *symptoms.findings(bundle, statements)]
     structure += checks.findings(bundle) if bundle.failed else []
+    failures = {told.item for tier, _, told in found if tier <= 1}
     for f in structure:
         places = [where[id(s)] for s in f.evidence if id(s) in where]
-        told = Explanation(f.item, f.cause, f.remedy, _quotes(f.evidence), f.strength, "", f.stage)
-        found.append((STRENGTHS.index(f.strength), min(places, default=len(statements)), told))
+        # What the request or the figures give away is the cause of the failure that follows from it.
+        strength = "names" if failures & set(f.explains) else f.strength
+        shown = "names" if strength == "names" else "points"
+        told = Explanation(f.item, f.cause, f.remedy, _quotes(f.evidence), shown, "", f.stage)
+        found.append((TIERS[strength], min(places, default=len(statements)), told))
     if any(tier == 0 for tier, _, _ in found):
         # What the job got over explains nothing beside what it did not.
         found = [entry for entry in found if entry[0] != OVERCOME]
@@ -166,13 +185,14 @@ def _stages(bundle: Bundle, statements: Sequence[Statement]) -> list[Stage]:
         if key not in by:
             job = bundle.job(s.stage)
             role = "service" if s.kind == "history" else job.role if job else ""
-            by[key] = Stage(s.stage, role, job, [], [])
+            by[key] = Stage(s.stage, role, job)
         by[key].places.append(place)
         by[key].statements.append(s)
     for stage in by.values():
         told = faults(stage.statements)
         stage.faults = told if len(told) <= 2 * MANY else told[:MANY] + told[-MANY:]
-        stage.good = max(good_steps(stage.statements), default=-1)
+        stage.last = {s.origin: number for number, s in enumerate(stage.statements)}
+        stage.good = {stage.statements[n].origin: n for n in good_steps(stage.statements)}
         if any(_BUILD.search(s.text) for s in stage.statements[-2_000:]):
             stage.role = "build"
         if not stage.role or stage.role == "other":
@@ -188,39 +208,46 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
     found = []
     ends = len(stage.statements)
     said_well = stage.well or (bundle.well and stage.job is None)
-    for fault in stage.faults:
-        over = fault.place < stage.good
-        if said_well and (over or fault.level < 3 or _done(stage, fault)):
+    told_of = [(fault, *classify(fault, stage.role)) for fault in stage.faults]
+    for fault, kind, match in told_of:
+        over = stage.over(fault)
+        if said_well and (over or fault.level == 1 or not stage.ended(fault)):
             continue
-        kind, match = classify(fault, stage.role)
         if kind is None or match is None or not kind.item:
             continue
-        weak = kind.points or over or fault.level == 1
+        weak = kind.points or over or fault.level == 1 or (said_well and fault.level < 3)
+        if fault.level == 1 and not over and _library_of(fault, told_of):
+            weak = False
         told = _explained(kind, match, fault, stage)
-        tier = OVERCOME if over else 2 * weak + (ends - fault.place > FAR)
-        if weak:
-            told = replace(told, strength="points")
+        tier = (2 if weak else 0) + (kind.general or ends - fault.place > FAR)
+        tier = OVERCOME if over else tier
+        told = replace(told, strength="points") if weak else told
         place = stage.places[fault.begin]
         found.append((tier, place, told))
         if kind.also:
             remedy = f"If it is not {told.item}: {told.remedy}"
             other = replace(told, item=kind.also, remedy=remedy, strength="points")
-            found.append((OVERCOME - 1 if not over else OVERCOME, place, other))
+            found.append((max(tier, OVERCOME - 1), place, other))
     return found + _quiet(stage)
 
 
-def _done(stage: Stage, fault: Fault) -> bool:
-    """Whether the program said after a fault that it had done its work."""
-    rest = stage.statements[fault.place + 1 :]
-    pattern = r"(?i)^(?!.*toolkit).*\b(?:done|finished|completed?|saved|wrote|success\w*)\b"
-    return any(re.search(pattern, s.text) for s in rest)
+def _library_of(warning: Fault, told_of: Iterable[tuple[Fault, Kind | None, object]]) -> bool:
+    """Whether a warning names the library in which something then broke that says no more."""
+    text = warning.text.lower()
+    for fault, kind, _ in told_of:
+        if kind is not None and kind.general and fault.place > warning.place:
+            frames = " ".join(frame.path for frame in fault.frames[-3:])
+            names = re.findall(r"-packages/(\w{4,})", frames)
+            if any(name.lower() in text for name in names):
+                return True
+    return False
 
 
 def _quiet(stage: Stage) -> list[tuple[int, int, Explanation]]:
     """What passes in silence."""
     found = []
     rows = [kind for kind in kinds() if kind.quiet]
-    smell = ("nan", "cpu", "left", "errno 28", "cuda", "raster", "fall", "synthetic", " 0 ", "drop")
+    smell = ("artifact", "empty", "nothing", "nan", "cpu", "left", "errno 28", "cuda", "raster", "fall", "synthetic", " 0 ", "drop")
     lines = [
         (place, s)
         for place, s in zip(stage.places, stage.statements, strict=True)
@@ -356,7 +383,7 @@ def _last_words(bundle: Bundle, stages: Sequence[Stage]) -> LastWords:
     ending = _ending(bundle, job)
     if stage is None:
         return LastWords(ending=ending)
-    after = [f for f in stage.faults if f.place > stage.good]
+    after = [f for f in stage.faults if not stage.over(f)]
     strong = [f for f in after if f.level == 3] or [f for f in after if f.level == 2]
     own = [f for f in strong if (k := classify(f, stage.role)[0]) is None or k.item]
     fault = next(reversed(own or strong), None)

@@ -16,8 +16,11 @@ class Finding:
     remedy: str
     #: Statements of the bundle, which place it in time, or made ones.
     evidence: tuple[Statement, ...]
+    #: ``names``; ``suspects``: before a failure of which only the class is known; ``points``.
     strength: str = "names"
     stage: str = ""
+    #: Lines of the checklist of whose failure it is the cause, and then it names it.
+    explains: tuple[str, ...] = ()
 
 
 def said(kind: str, source: str, text: str) -> tuple[Statement, ...]:

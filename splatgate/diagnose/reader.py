@@ -97,7 +97,7 @@ _WORDS = _pattern("words")
 _OUTER = re.compile(r'^ErrorMessage "|^(?:AlgorithmError|ClientError): (?=\S)')
 #: One of these is in every line that any of the patterns above knows; looking for them is cheap.
 _SMELL = tuple(  # noqa: SIM905 - a list of sixty literals is longer
-    "err exce fail fatal cannot can't could unable not missing deni invalid kill exceed mismatch "
+    "err exce fail fatal cannot can't could unable not missing deni deny invalid kill exceed mismatch "
     "refused no unsupp unrec corrupt truncat need enough out avail abort insuff terminate dumped "
     "fault illegal undefined bad e_ required timeout exit interrupt expired sig oom authorized "
     "traceback check bus trap env: notfound exec [e] only unexp".split()

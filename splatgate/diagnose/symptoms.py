@@ -23,6 +23,8 @@ EMPTY_ARCHIVE = 4096
 IMPOSSIBLE = 50.0
 #: dB within which a series of figures is one number, or a formula of the step.
 ROUNDING = 0.005
+#: Points below which a scene begins no model; the smallest of real captures have thousands.
+FEW_POINTS = 200
 #: Fewest figures from which anything follows.
 ENOUGH = 6
 
@@ -38,12 +40,15 @@ def findings(bundle: Bundle, statements: Sequence[Statement]) -> Iterator[Findin
         if job.kind == "Training":
             yield from _other_values(job, lines)
             yield from _other_channel(job, lines)
+            yield from _begun_again(job, lines)
         yield from _at_the_limit(bundle, job)
         yield from _no_gpu_asked_for(job, lines)
         yield from _silence(job, lines)
         yield from _nothing_said(job, lines)
-    for lines in by.values():
+    for name, lines in by.items():
         yield from _figures(lines)
+        if not bundle.well:
+            yield from _poor_scene(bundle.job(name), lines)
     yield from _memory(bundle)
     yield from _no_model(bundle)
 
@@ -145,27 +150,40 @@ def _formula(steps: np.ndarray, values: np.ndarray) -> bool:
     return False
 
 
+_SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def _read(word: str) -> int | None:
+    """A whole number or a switch, as what programs take it for."""
+    low = word.lower()
+    return int(word) if re.fullmatch(r"[0-9]{1,15}", word) else _SWITCH.get(low)
+
+
 def _other_values(job: SeenJob, statements: Sequence[Statement]) -> Iterator[Finding]:
     """Parameters that were sent, and others that were used."""
     for name, sent in job.sent.items():
-        if not re.fullmatch(r"[0-9]{1,15}", sent):
+        wanted = _read(sent)
+        if wanted is None:
             continue
         words = re.escape(name).replace("_", "[_-]")
-        pattern = re.compile(rf"(?i)(?<![\w]){words}[\"']?\s*[=:]\s*[\"']?(\d{{1,15}})(?![\d.eE])")
+        # In quotes it is the request that is shown, not what became of it.
+        value = r"(\d{1,15}(?![\d.eE])|true\b|false\b)"
+        pattern = re.compile(rf"(?i)(?<![\w]){words}[\"']?\s*[=:]\s*{value}")
         told = [(m[1], s) for s in statements if (m := pattern.search(s.text))]
-        if told and all(int(shown) != int(sent) for shown, _ in told):
+        if told and all(_read(shown) != wanted for shown, _ in told):
             yield Finding(
                 "sagemaker.hyperparameters",
                 f"{name}={sent} was sent, and the job worked with {told[0][0]}.",
-                f"Read {name} from where it is sent: HyperParameters come as strings in "
-                "/opt/ml/input/config/hyperparameters.json, Environment as variables.",
+                f"Read {name} from where it is sent, by a typed table: HyperParameters come as "
+                "strings in /opt/ml/input/config/hyperparameters.json (bool('False') is true), "
+                "Environment as variables.",
                 (told[0][1],),
                 stage=job.name,
             )
             return
         cap = re.search(r"^(max|cap)_?(num_)?(gaussians|splats|points)$|^cap_max$", name)
         counts = series(statements, r"(?:gaussians|splats|num_gs|n_gs)") if cap else []
-        over = [p for p in counts if p[1] > int(sent)]
+        over = [p for p in counts if p[1] > wanted]
         if over:
             yield Finding(
                 "sagemaker.hyperparameters",
@@ -181,22 +199,24 @@ def _other_channel(job: SeenJob, statements: Sequence[Statement]) -> Iterator[Fi
     """A program that looks below a channel which the request does not send."""
     if job.status not in BAD_ENDS or not job.channels:
         return
-    bad = re.compile(r"(?i)error|not found|no such|does not exist|missing|E_CHANNEL")
     where = re.compile(r"/opt/ml/input/data/([\w-]+)|KeyError: 'SM_CHANNEL_(\w+)")
+    known = [name.lower() for name in job.channels]
     for s in statements:
-        found = where.search(s.text)
-        name = (found[1] or found[2]) if found else ""
-        if name and bad.search(s.text) and name.lower() not in map(str.lower, job.channels):
-            sent = ", ".join(job.channels)
-            yield Finding(
-                "sagemaker.paths",
-                f"The program reads the channel `{name}`; the request sends {sent}.",
-                f"Give the channel one name on both sides: ChannelName {name}, or read "
-                f"/opt/ml/input/data/{next(iter(job.channels))}.",
-                (s,),
-                stage=job.name,
-            )
-            return
+        for found in where.finditer(s.text):
+            name = found[1] or found[2]
+            if name.lower() not in known:
+                yield Finding(
+                    "sagemaker.paths",
+                    f"The program reads the channel `{name}`; the request sends "
+                    f"{', '.join(job.channels)}.",
+                    f"Give the channel one name on both sides: ChannelName {name}, or read "
+                    f"/opt/ml/input/data/{next(iter(job.channels))}.",
+                    (s,),
+                    "suspects",
+                    job.name,
+                    ("sagemaker.input", "sagemaker.paths", "sagemaker.hyperparameters"),
+                )
+                return
 
 
 def _no_gpu_asked_for(job: SeenJob, statements: Sequence[Statement]) -> Iterator[Finding]:
@@ -204,14 +224,58 @@ def _no_gpu_asked_for(job: SeenJob, statements: Sequence[Statement]) -> Iterator
     known = INSTANCES.get(job.instance)
     none = known.gpu_count == 0 if known else re.match(r"ml\.[mcrt]\d", job.instance)
     if none and job.kind == "Training":
-        spoke = next((s for s in statements if re.search(r"(?i)\b(cuda|gpu)\b", s.text)), None)
         yield Finding(
             "sagemaker.gpu-access",
             f"{job.name} asked for {job.instance}, which has no GPU.",
             "Ask for a GPU instance that the image has code for (ml.g4dn.xlarge).",
-            (spoke,) if spoke else said("status", f"{job.source} ResourceConfig", job.instance),
-            "names" if spoke else "points",
+            said("status", f"{job.source} ResourceConfig", job.instance),
+            "suspects",
             job.name,
+            ("sagemaker.gpu-access", "runtime.cuda"),
+        )
+
+
+_POINTS = re.compile(
+    r"(?i)(?:number of points\b[^:=\d]{0,30}[:=]\s{0,4}|\bpoints\s?[=:]\s?)(\d{1,12})\b"
+    r"|(?<![\d.,/])(?<!\d )(?<!/ )(\d{1,12}) (?:3d |sfm |sparse |initial )?points\b"
+)
+
+
+def _poor_scene(job: SeenJob | None, statements: Sequence[Statement]) -> Iterator[Finding]:
+    """A scene with next to no points, as the job itself counts them."""
+    found = [(int(m[1] or m[2]), s) for s in statements if (m := _POINTS.search(s.text))]
+    if found and max(count for count, _ in found) < FEW_POINTS:
+        count, statement = found[0]
+        yield Finding(
+            "sagemaker.input",
+            f"The scene that was handed over has {count} points: nothing to begin a model with.",
+            "Judge the scene with `python -m splatgate scene DIR`, and mend SfM or the hand-over.",
+            (statement,),
+            "suspects",
+            job.name if job else "",
+            ("sagemaker.input", "production.errors", "production.ply"),
+        )
+
+
+def _begun_again(job: SeenJob, statements: Sequence[Statement]) -> Iterator[Finding]:
+    """A job that began again at its first step, and lost what it had done."""
+    highest, restarts = 0, []
+    for s in statements:
+        if found := _STEP.search(s.text):
+            step = int(found[1])
+            if highest >= 100 and step <= highest // 100:
+                restarts.append(s)
+                highest = 0
+            highest = max(highest, step)
+    spot = job.raw.get("EnableManagedSpotTraining") is True or "Interrupted" in job.secondary
+    if restarts and job.status in BAD_ENDS and (spot or len(restarts) > 1):
+        yield Finding(
+            "sagemaker.stop",
+            f"The job began again at its first step {len(restarts)} times: it does not resume.",
+            "Write checkpoints to /opt/ml/checkpoints, send a CheckpointConfig, and resume from "
+            "the newest one; let MaxWaitTimeInSeconds exceed MaxRuntimeInSeconds.",
+            tuple(restarts[:3]),
+            stage=job.name,
         )
 
 
