@@ -247,7 +247,21 @@ def _quiet(stage: Stage) -> list[tuple[int, int, Explanation]]:
     """What passes in silence."""
     found = []
     rows = [kind for kind in kinds() if kind.quiet]
-    smell = ("artifact", "empty", "nothing", "nan", "cpu", "left", "errno 28", "cuda", "raster", "fall", "synthetic", " 0 ", "drop")
+    smell = (
+        "artifact",
+        "empty",
+        "nothing",
+        "nan",
+        "cpu",
+        "left",
+        "errno 28",
+        "cuda",
+        "raster",
+        "fall",
+        "synthetic",
+        " 0 ",
+        "drop",
+    )
     lines = [
         (place, s)
         for place, s in zip(stage.places, stage.statements, strict=True)

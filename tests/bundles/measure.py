@@ -76,7 +76,9 @@ def sums(rows):
         "within three": right(whole, 3),
         "log alone, where it can tell": len(alone),
         "log alone, first": right(logs, 1),
-        "log alone called well": sum((r["log_alone"] or {}).get("verdict") == "well" for r in rows.values()),
+        "log alone called well": sum(
+            (r["log_alone"] or {}).get("verdict") == "well" for r in rows.values()
+        ),
         "verdicts, expected → got": dict(sorted(confusion.items())),
         "healthy with nothing ranked": sum(
             not rows[n]["ranked"] for n in rows if told[n]["verdict"] == "well"
