@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.diagnose import collect, emergency, unusual
-from splatgate.diagnose.bundle import GOOD, Bundle, load
+from splatgate.diagnose.bundle import Bundle
 from splatgate.diagnose.checks import of_definition
-from splatgate.diagnose.explain import Diagnosis, Explanation, LastWords, explain
+from splatgate.diagnose.explain import Diagnosis, explain
+from splatgate.diagnose.kinds import Explanation
+from splatgate.diagnose.load import GOOD, load
 from splatgate.diagnose.note import NOTE, Reproduction, near, note, reproduction
 from splatgate.diagnose.redact import Redactor, shown, stripped
+from splatgate.diagnose.stages import LastWords
 from splatgate.evidence import BadInput, to_json, write_bytes
 from splatgate.run import ROOT
 from splatgate.sagemaker.aws import clients
@@ -47,7 +50,7 @@ class Report:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status 0: there is a diagnosis, unknown and well among them; 3: nothing could be read."""
+    """Exit status 0: there is a verdict, `unknown` among them; 3: nothing could be read."""
     parser = argparse.ArgumentParser(
         prog="splatgate diagnose",
         description="Explain a failed training job by the lines of the checklist. Collects from "

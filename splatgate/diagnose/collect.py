@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import requests
 
 from splatgate.container.distribution import ACCEPT, Manifest, checked
-from splatgate.diagnose.bundle import GOOD
+from splatgate.diagnose.load import GOOD
 from splatgate.diagnose.redact import Redactor, shown
 from splatgate.diagnose.shapes import parsed
 from splatgate.evidence import BadInput, write_bytes

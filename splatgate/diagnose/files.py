@@ -72,6 +72,9 @@ def _members(path: Path, unread: Callable[[str], None], budget: list[int]) -> It
             name = str(PurePosixPath(entry.relative_to(path)))
             if entry.is_symlink():
                 unread(f"{name}: a link, not followed")
+            elif entry.is_file() and name.endswith(".gz") and not name.endswith(".tar.gz"):
+                # What CloudWatch Logs exports to S3.
+                yield name, None, functools.partial(_unpacked, entry)
             elif entry.is_file():
                 yield name, entry.stat().st_size, functools.partial(_opened, entry)
             elif not entry.is_dir():

@@ -6,9 +6,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, Statement, items, mapping, text
+from splatgate.diagnose.bundle import (
+    BAD_ENDS,
+    Bundle,
+    Finding,
+    SeenJob,
+    Statement,
+    items,
+    mapping,
+    said,
+    text,
+)
 from splatgate.diagnose.bundle import details_of as _details
-from splatgate.diagnose.finding import Finding, said
 from splatgate.diagnose.shapes import moment
 
 
@@ -36,12 +45,9 @@ def _masked(bundle: Bundle) -> Iterator[Finding]:
         for job in last.values()
         if job.status in BAD_ENDS
     ]
-    state, open_states = "", dict[str, Statement]()
-    for event in bundle.history:
-        kind, details = text(event.get("type")), _details(event)
-        if kind.endswith("StateEntered"):
-            state = text(details.get("name"))
-        elif kind in ("TaskFailed", "TaskTimedOut", "TaskSubmitFailed") and _of_sagemaker(event):
+    open_states: dict[str, Statement] = {}
+    for event, kind, details, state in bundle.walk():
+        if kind in ("TaskFailed", "TaskTimedOut", "TaskSubmitFailed") and _of_sagemaker(event):
             source = f"{bundle.history_source} event {event.get('id', '?')} {kind}"
             told = f"{state}: {details.get('error', '')} {str(details.get('cause', ''))[:200]}"
             open_states[state] = Statement("history", source, told)
@@ -58,24 +64,15 @@ def _masked(bundle: Bundle) -> Iterator[Finding]:
         )
 
 
-def _entries(bundle: Bundle) -> list[tuple[float, str, dict[str, Any]]]:
-    """Each state's entry: time, name, event."""
-    found = []
-    for event in bundle.history:
-        if text(event.get("type")).endswith("StateEntered"):
-            at = moment(event.get("timestamp"))
-            found.append((at or 0.0, text(_details(event).get("name")), event))
-    return found
-
-
 def polls_for_ever(bundle: Bundle) -> Iterator[Finding]:
     """A loop that goes on asking after the job has ended."""
     for job in bundle.jobs:
         if job.status not in BAD_ENDS or job.ended is None:
             continue
         after: dict[str, list[dict[str, Any]]] = {}
-        for at, name, event in _entries(bundle):
-            if at > job.ended:
+        for event, kind, _, name in bundle.walk():
+            at = moment(event.get("timestamp"))
+            if kind.endswith("StateEntered") and at is not None and at > job.ended:
                 after.setdefault(name, []).append(event)
         name, events = max(after.items(), key=lambda e: len(e[1]), default=("", []))
         if len(events) >= 4:
@@ -94,12 +91,8 @@ def polls_for_ever(bundle: Bundle) -> Iterator[Finding]:
 def _next_before_the_end(bundle: Bundle) -> Iterator[Finding]:
     """A state machine that creates a job and goes on without waiting for it."""
     waiting: tuple[str, dict[str, Any]] | None = None
-    state = ""
-    for event in bundle.history:
-        kind, details = text(event.get("type")), _details(event)
+    for event, kind, details, state in bundle.walk():
         resource = text(details.get("resource"))
-        if kind.endswith("StateEntered"):
-            state = text(details.get("name"))
         if kind.startswith("WaitState") or re.search(
             r"(?i)describe(training|processing)job", resource
         ):
@@ -133,12 +126,8 @@ def _next_before_the_end(bundle: Bundle) -> Iterator[Finding]:
 def _state_ends_first(bundle: Bundle) -> Iterator[Finding]:
     """A state's timeout that passes before, or together with, the job's own limit."""
     scheduled: dict[str, dict[str, Any]] = {}
-    state = ""
-    for event in bundle.history:
-        kind, details = text(event.get("type")), _details(event)
-        if kind.endswith("StateEntered"):
-            state = text(details.get("name"))
-        elif kind == "TaskScheduled":
+    for event, kind, _, state in bundle.walk():
+        if kind == "TaskScheduled":
             scheduled[state] = event
         elif kind == "TaskTimedOut" and state in scheduled:
             begun = _details(scheduled[state])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, details_of, text
+from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, text
 from splatgate.diagnose.explain import Diagnosis
 from splatgate.diagnose.redact import prose, shown
 from splatgate.diagnose.shapes import moment
@@ -87,9 +87,8 @@ def timeline(bundle: Bundle) -> list[tuple[float, str]]:
         if job.ended is not None and not job.transitions:
             found.append((job.ended, f"{job.name}: ended {job.status}"))
     entered: set[str] = set()
-    for event in bundle.history:
-        kind, details = text(event.get("type")), details_of(event)
-        at, name = moment(event.get("timestamp")), text(details.get("name"))
+    for event, kind, details, name in bundle.walk():
+        at = moment(event.get("timestamp"))
         if at is None or not kind.endswith(
             ("StateEntered", "Failed", "TimedOut", "Aborted", "Succeeded")
         ):
@@ -115,7 +114,8 @@ def happened(bundle: Bundle, diagnosis: Diagnosis) -> str:
             f"{job.kind} job {job.name or '(no name)'}{on} ended {job.status or 'unknown'}{took}."
         )
     elif bundle.execution:
-        first = f"Execution {text(bundle.execution.get('name'))} ended {text(bundle.execution.get('status'))}."
+        name, status = (text(bundle.execution.get(k)) for k in ("name", "status"))
+        first = f"Execution {name} ended {status}."
     else:
         first = "A log was handed over, and no service says how its job ended."
     if diagnosis.verdict == "well":

@@ -77,7 +77,7 @@ _PREFIX = re.compile(
     r"|\[?\d\d:\d\d:\d\d[.,\d]*\]?"
     r"|\[(?:rank|\d+,)[^\]\s]*\]:?(?:<std(?:err|out)>:?)?|algo-\d+\s*\||#\d+ \d+\.\d+"
     rf"|\[?(?:{_LEVEL}|[EWIF])\](?=[\s:-]|$)|(?:{_LEVEL})\b:?(?=[\s:-]|$)|\[(?:{_LEVEL})\]"
-    rf"|sagemaker[\w.-]{{0,60}}(?=\s+(?:{_LEVEL})\b)|\| |- |: "
+    rf"|sagemaker[\w.-]{{0,60}}(?=\s+(?:{_LEVEL})\b)|\| |- |: |> "
     r"))*\s*",
 )
 _GLOG = re.compile(r"\s*([IWEF])\d{4,8} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+:\d+)\] (.*)")
@@ -96,12 +96,7 @@ _WORDS = _pattern("words")
 #: What AWS puts before a program's own words.
 _OUTER = re.compile(r'^ErrorMessage "|^(?:AlgorithmError|ClientError): (?=\S)')
 #: One of these is in every line that any of the patterns above knows; looking for them is cheap.
-_SMELL = tuple(  # noqa: SIM905 - a list of sixty literals is longer
-    "err exce fail fatal cannot can't could unable not missing deni deny invalid kill exceed mismatch "
-    "refused no unsupp unrec corrupt truncat need enough out avail abort insuff terminate dumped "
-    "fault illegal undefined bad e_ required timeout exit interrupt expired sig oom authorized "
-    "traceback check bus trap env: notfound exec [e] only unexp".split()
-)
+_SMELL = tuple(_GRAMMAR["smell"]["any"])
 GOES_ON = _pattern("goes_on")
 
 

@@ -27,8 +27,9 @@ _ACCOUNT = re.compile(
 )
 #: Forms that their makers document.
 FORMS = tuple(
-    (row["name"], re.compile(row["match"]))
-    for row in tomllib.loads(Path(__file__).with_name("forms.toml").read_text())["form"]
+    (name, re.compile(form))
+    for name, forms in tomllib.loads(Path(__file__).with_name("forms.toml").read_text()).items()
+    for form in forms
 )
 #: NAME=VALUE, "NAME": "VALUE", --name VALUE, quotes of JSON inside JSON included.
 _PAIR = re.compile(

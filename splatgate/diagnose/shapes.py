@@ -39,6 +39,9 @@ _STRUCTURE = re.compile(r"\s*(?:[{\[|+]|-{8}|\w+:\s)")
 _TAIL = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)\s+(?:(\S+/algo-\S+)\s+)?(.*)")
 #: A log event wherever it stands.
 _EVENT = re.compile(r'\{[^{}"]*(?:"\w+"\s*:\s*(?:"(?:[^"\\]|\\.)*"|\d+)[\s,]*)*\}')
+#: Of a table and of YAML: an event's message, between its two times or alone.
+_CELLS = re.compile(r"\|{1,2}\s*(\d{12,14})\s*\|\s*(.*?)\s*\|\s*(\d{12,14})\s*\|{1,2}$")
+_SCALAR = re.compile(r"(?:- |  )message: (['\"]?)(.*)\1$")
 _EVENTS = re.compile(r"EVENTS\t(\d+)\t(.*?)\t(\d{12,})$")
 
 
@@ -146,8 +149,10 @@ def lines(text: str) -> Iterator[tuple[int, float | None, str, str]]:
     """
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         at, stream, line = None, "", cut(line.rstrip("\n"))
-        if found := _EVENTS.match(line):
+        if found := _EVENTS.match(line) or _CELLS.match(line):
             line, at = found[2], moment(int(found[3]))
+        elif found := _SCALAR.match(line):
+            line = found[2].replace("''", "'") if found[1] else found[2]
         elif found := _TAIL.match(line):
             at, stream, line = moment(found[1]), found[2] or "", found[3]
         if line.strip():

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, Statement
-from splatgate.diagnose.finding import Finding, said
+from splatgate.diagnose.bundle import BAD_ENDS, Bundle, Finding, SeenJob, Statement, said
 from splatgate.diagnose.histories import polls_for_ever
 from splatgate.diagnose.shapes import moment
 from splatgate.sagemaker.instances import INSTANCES

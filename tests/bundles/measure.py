@@ -1,7 +1,8 @@
 """How often diagnose is right on `tests/bundles`: `python -m tests.bundles.measure [--out FILE]`.
 
-Whoever wrote the bundles and their expectations had only public threads at hand, and had not seen the rules. The table of
-the first run stands unedited in docs/measured/diagnose-unseen-first.json, the last one beside it.
+Whoever wrote the bundles and their expectations had only public threads at hand, and had not seen
+the rules. The table of the first run stands unedited in docs/measured/diagnose-unseen-first.json,
+the last one beside it.
 """
 
 import argparse
@@ -11,8 +12,8 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from splatgate.diagnose.bundle import load
 from splatgate.diagnose.explain import explain
+from splatgate.diagnose.load import load
 from splatgate.evidence import BadInput
 
 HERE = Path(__file__).parent
@@ -20,6 +21,7 @@ NAMES = sorted(path.parent.name for path in HERE.glob("*/expected.toml"))
 
 
 def expected(name):
+    """What its author says of a bundle."""
     return tomllib.loads((HERE / name / "expected.toml").read_text())
 
 

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatgate.diagnose import shapes
-from splatgate.diagnose.bundle import load
 from splatgate.diagnose.explain import explain
+from splatgate.diagnose.kinds import classify, kinds
+from splatgate.diagnose.load import load
+from splatgate.diagnose.stages import stages_of
 from splatgate.run import ROOT
 from tests.unit import strangers
-from tests.unit.bundles import TABLE, write
+from tests.unit.bundles import TABLE, History, write
 
 FAILURES = {name: entry for name, entry in TABLE.items() if "item" in entry}
 
@@ -127,3 +129,63 @@ def test_no_text_breaks_a_reader(text):
     shapes.moment(text)
     shapes.decoded(text.encode())
     shapes.events(text)
+
+
+REPORTS = tomllib.loads((ROOT / "tests" / "unit" / "reports.toml").read_text())["report"]
+TRACEBACK = 'Traceback (most recent call last):\n  File "/app/train.py", line 7, in fit\n    go()\n'
+
+
+SERVICE = ("SageMaker.", "Lambda.", "States.", "KeyError: {")
+REASON = ("AlgorithmError:", "ClientError:", "CapacityError:", "InternalServerError:", "Unexpected")
+
+
+def reported(folder, report):
+    """Write a job whose log ends in a report, or whose service gives it as the reason."""
+    said = report["said"].replace("~", TRACEBACK)
+    if said.startswith(SERVICE):
+        error, _, cause = said.partition(": ")
+        told = History().add("TaskStateEntered", 0, name="Train")
+        told.add("ExecutionFailed", 1, error=error, cause=cause)
+        (folder / "history.json").write_text(json.dumps({"events": told.events}))
+        return folder
+    reason = said.startswith(REASON)
+    entry = {"kind": "plain", **({"reason": said} if reason else {"log": f"loading\n{said}"})}
+    return write(entry, folder)
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=range(len(REPORTS)))
+def test_a_report_is_read_by_what_it_says(tmp_path, report):
+    ranked = [e.item for e in explain(load(reported(tmp_path, report))).ranked]
+    assert set(ranked[:1]) & set(report["first"]) if report["first"] else not ranked
+
+
+def test_every_row_of_the_table_is_needed(tmp_path, diagnoses):
+    """A row that no bundle, report or recorded failure fits first is a row to delete."""
+    used = set()
+    known = {kind.match: kind for kind in kinds()}
+    folders = [tmp_path / name for name in FAILURES]
+    for name, folder in zip(FAILURES, folders, strict=True):
+        write(FAILURES[name], folder)
+    for number, report in enumerate(REPORTS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        folders.append(reported(folder, report))
+    for name, entry in strangers.TABLE.items():
+        folder = tmp_path / f"strangers-{name}"
+        folder.mkdir()
+        folders.append(strangers.write(entry, folder))
+    folders += [RAN / name for name in RECORDED]
+    folders += [
+        path.parent / "bundle" for path in (ROOT / "tests" / "bundles").glob("*/expected.toml")
+    ]
+    for folder in folders:
+        bundle = load(folder)
+        for stage in stages_of(bundle, bundle.statements()):
+            fits = (classify(fault, stage.role)[0] for fault in stage.faults)
+            used |= {kind.match for kind in fits if kind is not None}
+            used |= {
+                kind.match
+                for kind in kinds()
+                if kind.quiet and any(kind.search.search(s.text) for s in stage.statements)
+            }
+    assert [known[match].cause for match in known.keys() - used] == []

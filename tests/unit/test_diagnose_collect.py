@@ -15,8 +15,8 @@ import requests
 from moto import mock_aws
 
 from splatgate.diagnose import collect
-from splatgate.diagnose.bundle import load
 from splatgate.diagnose.explain import explain
+from splatgate.diagnose.load import load
 from splatgate.diagnose.redact import Redactor
 from splatgate.evidence import BadInput
 from tests.unit.bundles import TABLE, training
@@ -184,7 +184,7 @@ def test_the_images_config_is_collected_if_it_is_the_one_named(aws, tmp_path, mo
     registry = Registry(config)
     collector, _ = gather(tmp_path, factory=lambda s: registry if s == "ecr" else client(s))
     bundle = load(tmp_path)
-    assert bundle.image_details
+    assert (tmp_path / "image.json").exists()
     assert (tmp_path / "scan-findings.json").exists()
     if served == "it":
         assert bundle.config["architecture"] == "arm64"

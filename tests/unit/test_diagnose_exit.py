@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from splatgate.diagnose import cli, files, reader
-from splatgate.diagnose.bundle import load
-from splatgate.diagnose.explain import explain, kinds
+from splatgate.diagnose.explain import explain
+from splatgate.diagnose.kinds import kinds
+from splatgate.diagnose.load import load
 from splatgate.diagnose.redact import FORMS, Redactor, prose, stripped
 from splatgate.evidence import BadInput
 from tests.unit.bundles import TABLE, training
@@ -270,7 +271,7 @@ PIECES += [
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_no_pattern_takes_long_over_what_repeats(piece):
-    """A line is cut to 4,000 characters, which bounds a pattern only if it is no worse than quadratic."""
+    """That a line is cut bounds a pattern only if the pattern is no worse than quadratic."""
     line = (piece * 1500)[:1500]
     patterns = [kind.search for kind in kinds()] + [pattern for _, pattern in FORMS]
     patterns += [p for p in vars(reader).values() if isinstance(p, re.Pattern)]
