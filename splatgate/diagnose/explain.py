@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from splatgate.diagnose import checks, histories, symptoms
 from splatgate.diagnose.bundle import Bundle
 from splatgate.diagnose.kinds import QUOTED, Explanation, Kind, classify, explained, kinds, quotes
-from splatgate.diagnose.reader import Fault
+from splatgate.diagnose.reader import QUIET, Fault
 from splatgate.diagnose.stages import LastWords, Stage, last_words, stages_of
 
 #: "names" a cause before what only "points" to a line of the checklist.
@@ -91,7 +91,7 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
             remedy = f"If it is not {told.item}: {told.remedy}"
             other = replace(told, item=kind.also, remedy=remedy, strength="points")
             found.append((max(tier, OVERCOME - 1), place, other))
-    return found + _quiet(stage)
+    return found + _quiet(stage, said_well)
 
 
 def _library_of(warning: Fault, told_of: Iterable[tuple[Fault, Kind | None, object]]) -> bool:
@@ -106,39 +106,26 @@ def _library_of(warning: Fault, told_of: Iterable[tuple[Fault, Kind | None, obje
     return False
 
 
-def _quiet(stage: Stage) -> list[tuple[int, int, Explanation]]:
+def _quiet(stage: Stage, said_well: bool) -> list[tuple[int, int, Explanation]]:
     """What passes in silence."""
     found = []
     rows = [kind for kind in kinds() if kind.quiet]
-    smell = (
-        "artifact",
-        "empty",
-        "nothing",
-        "nan",
-        "cpu",
-        "left",
-        "errno 28",
-        "cuda",
-        "raster",
-        "fall",
-        "synthetic",
-        " 0 ",
-        "drop",
-    )
     lines = [
         (place, s)
         for place, s in zip(stage.places, stage.statements, strict=True)
-        if s.kind == "log" and any(word in s.text.lower() for word in smell)
+        if s.kind == "log" and any(word in s.text.lower() for word in QUIET)
     ]
     cached = any("no work to do" in s.text for s in stage.statements)
     for kind in rows:
         hits = [(place, s, m) for place, s in lines if (m := kind.search.search(s.text))]
         if hits and not (cached and kind.item == "runtime.cuda"):
             place, s, match = hits[0]
-            told = explained(
-                kind, match, Fault(0, 0, s, s.text.strip(), 2), stage.role, stage.job, stage.name
-            )
-            found.append((0, place, told))
+            fault = Fault(0, 0, s, s.text.strip(), 2)
+            told = explained(kind, match, fault, stage.role, stage.job, stage.name)
+            # Where the job failed, a slow or an odd start is no cause of it; a broken model is.
+            named = said_well or kind.item.startswith("production.")
+            told = told if named else replace(told, strength="points")
+            found.append((0 if named else TIERS["suspects"], place, told))
     return found
 
 

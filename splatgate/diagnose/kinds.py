@@ -6,13 +6,13 @@ import functools
 import re
 import string
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from splatgate.diagnose.bundle import SeenJob, Statement
+from splatgate.diagnose.bundle import SeenJob, Statement, mapping
 from splatgate.diagnose.reader import Fault
 from splatgate.sagemaker.instances import INSTANCES
 
@@ -89,10 +89,10 @@ def classify(fault: Fault, role: str) -> tuple[Kind | None, re.Match[str] | None
     return None, None
 
 
-#: Lines that the stage decides where what is wrong lies in what it was handed.
 _PUSH = re.compile(
     r"(?i)\bpush|denied|unauthorized|authorization|InitiateLayerUpload|no basic auth"
 )
+#: Lines that the stage decides where what is wrong lies in what it was handed.
 _HANDED = {
     "compression": ("production.compression", "sagemaker.input production.ply production.errors"),
     "sfm": ("sagemaker.input", "production.errors production.ply"),
@@ -139,28 +139,19 @@ def _names(job: SeenJob | None) -> dict[str, str]:
         "and NVIDIA_DRIVER_CAPABILITIES=compute,utility, and ask for a GPU instance."
     )
     ask = f"Ask for a GPU instance (ml.g4dn.xlarge): {instance} has none."
-    channels = ", ".join(
-        f"{k} from {v}" if v else k for k, v in (job.channels if job else {}).items()
-    )
-    config = (job.raw.get("ResourceConfig") if job else None) or {}
-    volume = config.get("VolumeSizeInGB") if isinstance(config, Mapping) else None
+    sent = (job.channels if job else {}).items()
+    channels = ", ".join(f"{k} from {v}" if v else k for k, v in sent)
+    volume = mapping(job.raw.get("ResourceConfig") if job else None).get("VolumeSizeInGB")
+    command = " ".join(job.entrypoint) if job else ""
     return {
-        "on_instance": f" on {instance}, which has none"
-        if no_gpu
-        else f" on {instance}"
-        if instance
-        else "",
+        "on_instance": f" on {instance}" if instance else "",
         "gpu_remedy": ask if no_gpu else usual,
         "image": (job.image if job else "") or "the image",
-        "channels": f"the request sends {channels}"
-        if channels
-        else "the request's channels are not known",
+        "channels": f"the request sends {channels or 'channels that are not known'}",
         "volume": f"{volume} GB asked for" if volume else "its size is not known",
-        "program": (
-            f"the request's ContainerEntrypoint says {' '.join(job.entrypoint)}"
-            if job and job.entrypoint
-            else "the image's ENTRYPOINT names it"
-        ),
+        "program": f"the request's ContainerEntrypoint says {command}"
+        if command
+        else "the image's ENTRYPOINT names it",
     }
 
 

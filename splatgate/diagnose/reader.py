@@ -98,6 +98,8 @@ _OUTER = re.compile(r'^ErrorMessage "|^(?:AlgorithmError|ClientError): (?=\S)')
 #: One of these is in every line that any of the patterns above knows; looking for them is cheap.
 _SMELL = tuple(_GRAMMAR["smell"]["any"])
 GOES_ON = _pattern("goes_on")
+#: One of these is in every line that a quiet row of `kinds.toml` knows.
+QUIET = tuple(_GRAMMAR["quiet"]["any"])
 
 
 def words(line: str) -> tuple[str, str]:

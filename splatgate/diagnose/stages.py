@@ -15,6 +15,9 @@ MANY = 500
 _BUILD = re.compile(
     r"^#\d+ \[|failed to solve|##\[error\]|^Step \d+/\d+ :|did not complete successfully"
 )
+_DONE = re.compile(
+    r"(?i)^(?!.*toolkit).*\b(?:done|finished|completed?|saved|wrote|success\w*|ok)\b"
+)
 
 
 @dataclass
@@ -28,8 +31,9 @@ class Stage:
     places: list[int] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    #: The last good step, and the last line, of each file or stream.
+    #: The last good step, word of success and line of each file or stream.
     good: dict[str, int] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -44,10 +48,8 @@ class Stage:
     def ended(self, fault: Fault) -> bool:
         """Whether a fault is what its file or stream ends with, no word of success after it."""
         origin = fault.statement.origin
-        rest = [s for s in self.statements[fault.place + 1 :] if s.origin == origin]
         near = fault.level == 3 or self.last[origin] - fault.place < 3
-        pattern = r"(?i)^(?!.*toolkit).*\b(?:done|finished|completed?|saved|wrote|success\w*|ok)\b"
-        return near and not any(re.search(pattern, s.text) for s in rest)
+        return near and fault.place > self.done.get(origin, -1)
 
 
 def stages_of(bundle: Bundle, statements: Sequence[Statement]) -> list[Stage]:
@@ -68,13 +70,14 @@ def stages_of(bundle: Bundle, statements: Sequence[Statement]) -> list[Stage]:
         stage.faults = told if len(told) <= 2 * MANY else told[:MANY] + told[-MANY:]
         stage.last = {s.origin: number for number, s in enumerate(stage.statements)}
         stage.good = {stage.statements[n].origin: n for n in good_steps(stage.statements)}
+        stage.done = {s.origin: n for n, s in enumerate(stage.statements) if _DONE.search(s.text)}
         if any(_BUILD.search(s.text) for s in stage.statements[-2_000:]):
             stage.role = "build"
         if not stage.role or stage.role == "other":
             paths = " ".join(f.path for fault in stage.faults for f in fault.frames)
-            stage.role = next(
-                (r for r, p in ROLES[:1] if p.search(paths)), stage.role or "training"
-            )
+            said = " ".join(s.text for s in stage.statements[-40:]) if not stage.good else ""
+            role, pattern = ROLES[0]
+            stage.role = role if pattern.search(f"{paths} {said}") else stage.role or "training"
     return list(by.values())
 
 

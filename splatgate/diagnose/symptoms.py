@@ -10,6 +10,7 @@ import numpy as np
 
 from splatgate.diagnose.bundle import BAD_ENDS, Bundle, Finding, SeenJob, Statement, said
 from splatgate.diagnose.histories import polls_for_ever
+from splatgate.diagnose.reader import GOES_ON
 from splatgate.diagnose.shapes import moment
 from splatgate.sagemaker.instances import INSTANCES
 
@@ -158,6 +159,9 @@ def _read(word: str) -> int | None:
     return int(word) if re.fullmatch(r"[0-9]{1,15}", word) else _SWITCH.get(low)
 
 
+_SETTINGS = re.compile(r"(?i)config|param|args|argument|option|setting|namespace|effective|[{(]")
+
+
 def _other_values(job: SeenJob, statements: Sequence[Statement]) -> Iterator[Finding]:
     """Parameters that were sent, and others that were used."""
     for name, sent in job.sent.items():
@@ -166,9 +170,16 @@ def _other_values(job: SeenJob, statements: Sequence[Statement]) -> Iterator[Fin
             continue
         words = re.escape(name).replace("_", "[_-]")
         # In quotes it is the request that is shown, not what became of it.
-        value = r"(\d{1,15}(?![\d.eE])|true\b|false\b)"
+        value = r"(\d{1,15}(?![\d.eE]|\s?/)|true\b|false\b)"
         pattern = re.compile(rf"(?i)(?<![\w]){words}[\"']?\s*[=:]\s*{value}")
-        told = [(m[1], s) for s in statements if (m := pattern.search(s.text))]
+        counter = re.fullmatch(r"(?:\w+_)?(?:iteration|step|epoch)s?", name)
+        told = [
+            (m[1], s)
+            for s in statements
+            if (m := pattern.search(s.text))
+            and not GOES_ON.search(s.text)
+            and (not counter or _SETTINGS.search(s.text))
+        ]
         if told and all(_read(shown) != wanted for shown, _ in told):
             yield Finding(
                 "sagemaker.hyperparameters",
