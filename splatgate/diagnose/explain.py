@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from splatgate.diagnose import checks, histories, symptoms
 from splatgate.diagnose.bundle import Bundle
@@ -82,6 +83,7 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
         if fault.level == 1 and not over and _library_of(fault, told_of):
             weak = False
         told = explained(kind, match, fault, stage.role, stage.job, stage.name)
+        told = _held_instead(bundle, told)
         tier = (2 if weak else 0) + (kind.general or ends - fault.place > FAR)
         tier = OVERCOME if over else tier
         told = replace(told, strength="points") if weak else told
@@ -92,6 +94,20 @@ def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]
             other = replace(told, item=kind.also, remedy=remedy, strength="points")
             found.append((max(tier, OVERCOME - 1), place, other))
     return found + _quiet(stage, said_well)
+
+
+def _held_instead(bundle: Bundle, told: Explanation) -> Explanation:
+    """The explanation of a file that is missing, with what a listing holds under a like name."""
+    name = PurePosixPath(told.object.lower())
+    keys = [key for key, _ in bundle.artefacts or ()]
+    if not name.suffix or any(key.lower().endswith(f"/{name.name}") for key in keys):
+        return told
+    like = [key for key in keys if PurePosixPath(key.lower()).stem == name.stem]
+    return (
+        replace(told, cause=f"{told.cause} The listing holds {', '.join(like[:3])}.")
+        if like
+        else told
+    )
 
 
 def _library_of(warning: Fault, told_of: Iterable[tuple[Fault, Kind | None, object]]) -> bool:

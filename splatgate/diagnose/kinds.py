@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from splatgate.diagnose.bundle import SeenJob, Statement, mapping
+from splatgate.diagnose.bundle import SeenJob, Statement, mapping, text
 from splatgate.diagnose.reader import Fault
 from splatgate.sagemaker.instances import INSTANCES
 
@@ -146,13 +146,22 @@ def _names(job: SeenJob | None) -> dict[str, str]:
     return {
         "on_instance": f" on {instance}" if instance else "",
         "gpu_remedy": ask if no_gpu else usual,
-        "image": (job.image if job else "") or "the image",
+        "image": _image(job) if job and job.image else "the image",
         "channels": f"the request sends {channels or 'channels that are not known'}",
         "volume": f"{volume} GB asked for" if volume else "its size is not known",
         "program": f"the request's ContainerEntrypoint says {command}"
         if command
         else "the image's ENTRYPOINT names it",
     }
+
+
+def _image(job: SeenJob) -> str:
+    """The image's reference, and that its Region is not the job's where that is so."""
+    theirs = re.search(r"\.ecr\.([\w-]+)\.", job.image)
+    ours = re.match(r"arn:[\w-]+:sagemaker:([\w-]+):", text(job.raw.get(f"{job.kind}JobArn")))
+    if theirs and ours and theirs[1] != ours[1]:
+        return f"{job.image} (in {theirs[1]}, while the job runs in {ours[1]})"
+    return job.image
 
 
 def quotes(statements: Iterable[Statement], most: int = QUOTED) -> tuple[Quote, ...]:

@@ -29,7 +29,10 @@ def training(entry, name="scan-17-3dgs", spent=780):
         "SecondaryStatus": entry.get("secondary", status),
         **({"FailureReason": reason} if reason else {}),
         "HyperParameters": {"max_iterations": "7000", **entry.get("hyperparameters", {})},
-        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "AlgorithmSpecification": {
+            "TrainingImage": entry.get("image", IMAGE),
+            "TrainingInputMode": "File",
+        },
         "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/SageMaker",
         "InputDataConfig": [
             {
@@ -176,6 +179,8 @@ def write(entry, folder):
         )
     elif kind not in ("create-failed", "timed-out", "no-wait", "told", "retried"):
         put("describe-training-job.json", job)
+    if listed := entry.get("listing"):
+        put("listing.json", {"Contents": [{"Key": key, "Size": 9} for key in listed]})
     if entry.get("log"):
         start = 905 if kind == "compression" else 65
         put(f"{stream}_algo-1-1733220065.json", events(entry, start))
