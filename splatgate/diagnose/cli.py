@@ -19,6 +19,7 @@ from splatgate.diagnose.kinds import Explanation
 from splatgate.diagnose.load import GOOD, load
 from splatgate.diagnose.note import NOTE, Reproduction, near, note, reproduction
 from splatgate.diagnose.redact import Redactor, shown, stripped
+from splatgate.diagnose.shapes import short
 from splatgate.diagnose.stages import LastWords
 from splatgate.evidence import BadInput, to_json, write_bytes
 from splatgate.run import ROOT
@@ -219,18 +220,18 @@ def summary(diagnosis: Diagnosis, report: Report) -> str:
     last = diagnosis.last_words
     lines = ["", f"Ended: {last.ending}"]
     if last.error:
-        lines += ["Last words:", *(f"     {q.line[:200]}" for q in last.context)]
+        lines += ["Last words:", *(f"     {short(q.line, 200)}" for q in last.context)]
         lines += [f"  => {last.error.source}: {last.error.line}"]
     elif last.context:
-        lines += ["Last lines:", *(f"     {q.line[:200]}" for q in last.context)]
+        lines += ["Last lines:", *(f"     {short(q.line, 200)}" for q in last.context)]
     lines += [f"     in the job's own code: {last.frame}"] if last.frame else []
     if last.first:
-        lines += [f"     first error: {last.first.source}: {last.first.line[:200]}"]
+        lines += [f"     first error: {last.first.source}: {short(last.first.line, 200)}"]
     lines += ["", VERDICTS[diagnosis.verdict]]
     for number, found in enumerate(diagnosis.ranked, 1):
         stage = f" [{found.stage}]" if found.stage else ""
         lines.append(f"{number}. {found.item}{stage}: {found.cause}")
-        lines += [f"     {quote.source}: {quote.line[:160]}" for quote in found.evidence[:3]]
+        lines += [f"     {quote.source}: {short(quote.line, 160)}" for quote in found.evidence[:3]]
         lines.append(f"   → {found.remedy}")
     if report.unusual:
         lines += ["", "Unusual against the last good job:", *(f"   {u}" for u in report.unusual)]

@@ -14,6 +14,7 @@ import msgspec
 
 from splatgate.diagnose.bundle import SeenJob, Statement, mapping, text
 from splatgate.diagnose.reader import Fault
+from splatgate.diagnose.shapes import short
 from splatgate.sagemaker.instances import INSTANCES
 
 KINDS = Path(__file__).with_name("kinds.toml")
@@ -121,7 +122,7 @@ def explained(
     names = _names(job)
     names["own"] = f"`{fault.own}`" if fault.own else "the place that the last words name"
     names["object"] = name or "what the message names"
-    names["text"] = f"`{fault.text[:200]}`"
+    names["text"] = f"`{short(fault.text, 200)}`"
     fill = string.Formatter()
     cause = fill.vformat(kind.cause, (), names)
     remedy = fill.vformat(kind.remedy, (), names)
@@ -166,4 +167,4 @@ def _image(job: SeenJob) -> str:
 
 def quotes(statements: Iterable[Statement], most: int = QUOTED) -> tuple[Quote, ...]:
     """Statements as they are quoted."""
-    return tuple(Quote(s.source, s.text.strip()[:WIDE]) for s in statements)[:most]
+    return tuple(Quote(s.source, short(s.text.strip(), WIDE)) for s in statements)[:most]

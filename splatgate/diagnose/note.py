@@ -11,7 +11,7 @@ from pathlib import Path
 from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, text
 from splatgate.diagnose.explain import Diagnosis
 from splatgate.diagnose.redact import prose, shown
-from splatgate.diagnose.shapes import moment
+from splatgate.diagnose.shapes import moment, short
 from splatgate.evidence import to_json, write_bytes
 from splatgate.sagemaker.request import MEMBERS
 
@@ -163,7 +163,7 @@ def note(
     for number, found in enumerate(diagnosis.ranked[:5], 1):
         stage = f" ({told(found.stage)})" if found.stage and len(bundle.jobs) > 1 else ""
         lines += [f"{number}. **{found.item}**{stage} {told(found.cause)}"]
-        lines += [f"   - {told(q.source)}: {told(q.line[:240])}" for q in found.evidence[:2]]
+        lines += [f"   - {told(q.source)}: {told(short(q.line, 240))}" for q in found.evidence[:2]]
         lines += [f"   - remedy: {told(found.remedy)}"]
     if unusual:
         lines += [

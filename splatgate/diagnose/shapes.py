@@ -161,7 +161,18 @@ def lines(text: str) -> Iterator[tuple[int, float | None, str, str]]:
 
 def cut(line: str) -> str:
     """A line of bounded length: its beginning and its end, where an error stands."""
-    return line if len(line) <= LONG else f"{line[: LONG // 4]} … {line[-LONG // 2 :]}"
+    if len(line) <= LONG:
+        return line
+    end = line[-LONG // 2 :]
+    return f"{short(line, LONG // 4)} … {end[end[:200].find(' ') + 1 :]}"
+
+
+def short(line: str, most: int) -> str:
+    """The beginning of a line, cut between two words: half a secret is not known for one."""
+    if len(line) <= most:
+        return line
+    end = line.rfind(" ", most // 2, most)
+    return line[: end if end > 0 else most]
 
 
 def moment(value: Any) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from splatgate.diagnose.bundle import BAD_ENDS, GOOD_ENDS, ROLES, Bundle, SeenJob, Statement
 from splatgate.diagnose.kinds import WIDE, Quote, classify, quotes
 from splatgate.diagnose.reader import Fault, faults, good_steps
+from splatgate.diagnose.shapes import short
 
 #: Reports of one stage that are looked at, from its beginning and from its end.
 MANY = 500
@@ -118,10 +119,10 @@ def last_words(bundle: Bundle, stages: Sequence[Stage]) -> LastWords:
     frame = fault.own or next((f.own for f in reversed(after) if f.own), None)
     return LastWords(
         stage.name,
-        Quote(fault.statement.source, fault.text[:WIDE]),
+        Quote(fault.statement.source, short(fault.text, WIDE)),
         quotes(context, 5),
         str(frame) if frame else "",
-        Quote(first.statement.source, first.text[:WIDE]) if first else None,
+        Quote(first.statement.source, short(first.text, WIDE)) if first else None,
         ending,
     )
 
@@ -148,5 +149,5 @@ def _ending(bundle: Bundle, job: SeenJob | None) -> str:
         if job.mute:
             words.append("the failure text gives no cause (nothing wrote /opt/ml/output/failure)")
         else:
-            words.append(f"failure text: {' '.join(job.reason.split())[:WIDE]}")
+            words.append(f"failure text: {short(' '.join(job.reason.split()), WIDE)}")
     return "; ".join(words) or "no service says how it ended"

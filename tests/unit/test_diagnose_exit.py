@@ -100,6 +100,15 @@ def test_no_secret_of_a_folder_reaches_any_output(tmp_path, capsys):
     assert leaks == []
 
 
+@pytest.mark.parametrize("before", range(330, 400, 7))
+def test_a_secret_that_a_quote_would_cut_is_not_half_told(tmp_path, capsys, before):
+    token = "ghp_" + word(36)
+    line = f"RuntimeError: {'word ' * 80}"[:before].ljust(before, ".") + f" {token} refused"
+    (tmp_path / "run.log").write_text(line)
+    for told in diagnosed(tmp_path, capsys, tmp_path / "run.log").values():
+        assert token[:12] not in told
+
+
 def test_what_was_not_redacted_says_so(tmp_path, capsys):
     folder, _ = folder_of(tmp_path)
     outputs = diagnosed(tmp_path, capsys, folder, "--no-redact")
