@@ -78,18 +78,23 @@ def classify(fault: Fault, role: str) -> tuple[Kind | None, re.Match[str] | None
     """The first row of the table that fits a fault, and how it fits."""
     frames = " ".join(str(frame) for frame in fault.frames[-8:])
     text = re.sub(r"(?<=\w), exit code: \d+$", "", fault.text)
+    # A command that is quoted is what was tried, and not what was said.
+    plain = re.sub(r"Command ['\"\[].{0,2000}?(?=returned|died|timed)", "Command ", text)
     for kind in kinds():
         if kind.quiet or (kind.stage and kind.stage != role):
             continue
         if role == "service" and kind.item.startswith("production.") and not kind.stage:
             continue
-        if (match := kind.search.search(text)) and (
+        words = plain if kind.item in _WORDED else text
+        if (match := kind.search.search(words)) and (
             not kind.frame or re.search(kind.frame, f"{frames} {fault.text}")
         ):
             return kind, match
     return None, None
 
 
+#: Lines whose words may also stand in a command.
+_WORDED = ("sagemaker.input", "production.ply", "production.compression", "production.errors")
 _PUSH = re.compile(
     r"(?i)\bpush|denied|unauthorized|authorization|InitiateLayerUpload|no basic auth"
 )
