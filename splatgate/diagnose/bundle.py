@@ -1,12 +1,7 @@
-"""A bundle: what AWS keeps of a failed job or execution, read from a folder or an archive.
+"""What is known of a failed job or execution: the model that a bundle is read into (``load.py``).
 
-Files are known by their shape, not by their names: the JSON that the AWS CLI or boto3 prints for
-``describe-training-job``, ``describe-processing-job``, ``get-log-events``, ``filter-log-events``,
-``describe-execution``, ``get-execution-history``, ``describe-state-machine``, ``describe-images``,
-``batch-get-image`` and ``list-objects-v2``, a definition in Amazon States Language, an image's
-config, a job's record or ``splatgate job --json``, and text that is a log. Any part may be missing.
-
-What can be quoted is flattened into ``Statement``\\ s, in the order in which it happened.
+Any member may be of another type than it should: then it counts as absent. What can be quoted is
+flattened into ``Statement``\\ s, in the order in which it happened.
 """
 
 from __future__ import annotations
@@ -14,23 +9,38 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
 from typing import Any
 
-from splatgate.diagnose import shapes
-from splatgate.diagnose.shapes import moment, parsed
-from splatgate.evidence import BadInput
+from splatgate.diagnose.shapes import cut, moment, parsed
 from splatgate.sagemaker.result import REASON_LIMIT
 
-#: The folder of a bundle that holds the last good job, a bundle of its own.
-GOOD = "last-good"
-#: Files that the training host puts beside the record of a job.
-COPIES = ("log.txt", "failure")
-#: Where a service says that a job ended otherwise than well.
+#: Where a service says that a job ended otherwise than well, and well.
 BAD_ENDS = ("Failed", "Stopped", "FAILED", "TIMED_OUT", "ABORTED")
+GOOD_ENDS = ("Completed", "SUCCEEDED", "exit 0")
+#: What a stage does, by words in the name of its job or its image, or in the paths of its program.
+ROLES = (
+    ("compression", re.compile(r"(?i)compress|sogs|\bsog\b|ksplat|spz")),
+    ("sfm", re.compile(r"(?i)sfm|colmap|glomap|opensfm|odm\b|photogrammetry|reconstruct")),
+)
 
 
-@dataclass(frozen=True)
+def mapping(value: Any) -> dict[str, Any]:
+    """The value where it is an object, and else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: Any) -> list[dict[str, Any]]:
+    """The objects in a value that is a list."""
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    """The value where it is a scalar, as text, and else nothing."""
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """One thing that something said: a line of a log, a failure text, an event of a history."""
 
@@ -43,6 +53,11 @@ class Statement:
     at: float | None = None
     #: The job or state that said it, or "".
     stage: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The file or stream that it comes from."""
+        return self.source.rpartition(":")[0] or self.source
 
 
 @dataclass(frozen=True)
@@ -57,39 +72,132 @@ class SeenJob:
     @property
     def status(self) -> str:
         """TrainingJobStatus or ProcessingJobStatus."""
-        return str(self.raw.get(f"{self.kind}JobStatus", ""))
+        return text(self.raw.get(f"{self.kind}JobStatus"))
 
     @property
     def secondary(self) -> str:
         """SecondaryStatus."""
-        return str(self.raw.get("SecondaryStatus", ""))
+        return text(self.raw.get("SecondaryStatus"))
 
     @property
     def reason(self) -> str:
         """FailureReason, or what a processing job's container said at its exit."""
-        return str(self.raw.get("FailureReason") or self.raw.get("ExitMessage") or "")
+        found = text(self.raw.get("FailureReason")) or text(self.raw.get("ExitMessage"))
+        return found[: 4 * REASON_LIMIT]
 
     @property
-    def hyperparameters(self) -> dict[str, str]:
-        """HyperParameters without those that a service adds."""
-        sent = self.raw.get("HyperParameters") or {}
-        return {k: str(v) for k, v in sent.items() if not k.startswith(("sagemaker_", "_"))}
+    def mute(self) -> bool:
+        """Whether the failure text holds no more than a status."""
+        pattern = r"(?is)\s*(AlgorithmError:?)?[\s,:]*(ExecuteUserScriptError:?)?[\s,:]*"
+        pattern += r"(ExitCode \d+)?\s*(ErrorMessage \"\")?\s*(Command \"[^\"]*\")?"
+        pattern += r"(See job logs for more information)?[\s,.]*(exit code:? ?-?\d+)?\s*"
+        return re.fullmatch(pattern, self.reason) is not None
 
     @property
+    def sent(self) -> dict[str, str]:
+        """HyperParameters and Environment, names in lower case with ``_``, not a service's own."""
+        own = ("sagemaker_", "_")
+        sent = mapping(self.raw.get("HyperParameters"))
+        both = mapping(self.raw.get("Environment")) | {
+            k: v for k, v in sent.items() if not k.startswith(own)
+        }
+        return {k.lower().replace("-", "_"): str(v).strip('"') for k, v in both.items()}
+
+    @property
+    def _container(self) -> dict[str, Any]:
+        return mapping(self.raw.get("AlgorithmSpecification") or self.raw.get("AppSpecification"))
+
+    @property
+    def image(self) -> str:
+        """The image's reference."""
+        own = self._container
+        return text(
+            own.get("TrainingImage") or own.get("ImageUri") or self.raw.get("TrainingImage")
+        )
+
+    @property
+    def entrypoint(self) -> list[str]:
+        """ContainerEntrypoint and ContainerArguments, where the request has them."""
+        words = (self._container.get(f"Container{part}") for part in ("Entrypoint", "Arguments"))
+        return [str(w) for part in words if isinstance(part, list) for w in part]
+
+    @property
+    def instance(self) -> str:
+        """InstanceType."""
+        where = self.raw.get("ResourceConfig")
+        where = where or mapping(self.raw.get("ProcessingResources")).get("ClusterConfig")
+        return text(mapping(where).get("InstanceType") or self.raw.get("InstanceType"))
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """Each channel's S3Uri by its name."""
+        return {
+            text(c.get("ChannelName")): text(
+                mapping(mapping(c.get("DataSource")).get("S3DataSource")).get("S3Uri")
+            )
+            for c in items(self.raw.get("InputDataConfig"))
+        }
+
+    @property
+    def limit(self) -> int | None:
+        """MaxRuntimeInSeconds, or None."""
+        value = mapping(self.raw.get("StoppingCondition")).get("MaxRuntimeInSeconds")
+        found = text(value or self.raw.get("MaxRuntimeInSeconds"))
+        return int(found) if re.fullmatch(r"[0-9]{1,9}", found) else None
+
+    @property
+    def transitions(self) -> list[dict[str, Any]]:
+        """SecondaryStatusTransitions."""
+        return items(self.raw.get("SecondaryStatusTransitions"))
+
+    @property
+    def role(self) -> str:
+        """``training``, or what a processing job does: ``compression``, ``sfm`` or ``other``."""
+        if self.kind == "Training":
+            return "training"
+        words = f"{self.name} {self.image} {' '.join(self.entrypoint)}"
+        return next((role for role, pattern in ROLES if pattern.search(words)), "other")
+
+    def _moment(self, *names: str) -> float | None:
+        found = (moment(self.raw.get(name)) for name in names)
+        return next((at for at in found if at is not None), None)
+
+    @cached_property
     def started(self) -> float | None:
         """When it began, in seconds since 1970."""
-        for name in (f"{self.kind}StartTime", "StartTime", "CreationTime"):
-            if (at := moment(self.raw.get(name))) is not None:
-                return at
-        return None
+        return self._moment(f"{self.kind}StartTime", "StartTime", "CreationTime")
 
-    @property
+    @cached_property
     def ended(self) -> float | None:
         """When it ended, in seconds since 1970."""
-        for name in (f"{self.kind}EndTime", "EndTime"):
-            if (at := moment(self.raw.get(name))) is not None:
-                return at
-        return None
+        return self._moment(f"{self.kind}EndTime", "EndTime", "LastModifiedTime")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of the checklist, what speaks for it, and what to do."""
+
+    item: str
+    cause: str
+    remedy: str
+    #: Statements of the bundle, which place it in time, or made ones.
+    evidence: tuple[Statement, ...]
+    #: ``names``; ``suspects``: before a failure of which only the class is known; ``points``.
+    strength: str = "names"
+    stage: str = ""
+    #: Lines of the checklist of whose failure it is the cause, and then it names it.
+    explains: tuple[str, ...] = ()
+
+
+def said(kind: str, source: str, text: str) -> tuple[Statement, ...]:
+    """One statement as the evidence of a finding."""
+    return (Statement(kind, source, text),)
+
+
+def details_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``…EventDetails`` of an event of a history."""
+    found = (v for k, v in event.items() if k.endswith("EventDetails") and isinstance(v, dict))
+    return next(found, {})
 
 
 @dataclass
@@ -102,11 +210,9 @@ class Bundle:
     history: list[dict[str, Any]] = field(default_factory=list)
     history_source: str = ""
     definition: dict[str, Any] | None = None
-    #: The image's config JSON, its manifest, and what ECR says of it.
+    #: The image's config JSON.
     config: dict[str, Any] | None = None
-    manifest: dict[str, Any] | None = None
-    image_details: list[dict[str, Any]] = field(default_factory=list)
-    #: Keys and sizes of the objects a job wrote, or None.
+    #: Keys and sizes of the objects that were listed, or None.
     artefacts: list[tuple[str, int]] | None = None
     #: Jobs that the training host ran: their records' names, and facts that AWS does not tell.
     records: list[str] = field(default_factory=list)
@@ -116,6 +222,7 @@ class Bundle:
     #: What could not be fetched, and what would allow it.
     missing: list[dict[str, str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
 
     @property
     def training(self) -> SeenJob | None:
@@ -125,275 +232,117 @@ class Bundle:
         found = bad or jobs
         return found[-1] if found else None
 
+    def job(self, name: str) -> SeenJob | None:
+        """The job of this name."""
+        return next((job for job in self.jobs if job.name and job.name == name), None)
+
+    @property
+    def ends(self) -> list[str]:
+        """How services say that jobs and execution ended."""
+        told = [job.status for job in self.jobs]
+        told += [text((self.execution or {}).get("status"))]
+        told += ["SUCCEEDED" for e in self.history if e.get("type") == "ExecutionSucceeded"]
+        told += ["exit 0"] if self.exit == 0 else []
+        return [end for end in told if end]
+
     @property
     def failed(self) -> bool:
         """Whether any service says that something ended otherwise than well."""
-        ends = [job.status for job in self.jobs]
-        ends += [str((self.execution or {}).get("status", ""))]
-        kinds = {str(event.get("type", "")) for event in self.history}
-        return bool(set(ends) & set(BAD_ENDS)) or any(
-            re.search(r"(Failed|TimedOut|Aborted)$", kind) for kind in kinds
-        )
+        kinds = {text(event.get("type")) for event in self.history}
+        ended_well = "ExecutionSucceeded" in kinds or "SUCCEEDED" in self.ends
+        failed = any(re.search(r"(Failed|TimedOut|Aborted)$", kind) for kind in kinds)
+        bad = set(self.ends) & set(BAD_ENDS) or (failed and not ended_well)
+        return bool(bad) or bool(self.exit)
 
     @property
-    def silent(self) -> bool:
-        """Whether no service says how anything ended."""
-        return not (self.jobs or self.execution or self.history)
+    def well(self) -> bool:
+        """Whether a service says that it ended well, and none says anything else."""
+        return bool(self.ends) and set(self.ends) <= set(GOOD_ENDS) and not self.failed
+
+    def walk(self) -> Iterator[tuple[dict[str, Any], str, dict[str, Any], str]]:
+        """Each event of the history: itself, its type, its details, the state that it is in."""
+        state = ""
+        for event in self.history:
+            kind, details = text(event.get("type")), details_of(event)
+            if kind.endswith("StateEntered"):
+                state = text(details.get("name"))
+            yield event, kind, details, state
 
     def statements(self) -> list[Statement]:
         """Everything that can be quoted, in the order in which it happened."""
         found = [*self.log, *self._reasons(), *self._events()]
+        begun = {job.name: job.started or 0.0 for job in self.jobs}
         # What has no time keeps its place after what precedes it in its own source.
-        order: list[tuple[float, int, Statement]] = []
+        order: list[tuple[float, int]] = []
         last: dict[str, float] = {}
         for number, statement in enumerate(found):
-            origin = statement.source.partition(":")[0]
-            at = statement.at if statement.at is not None else last.get(origin, float("inf"))
-            last[origin] = at
-            order.append((at, number, statement))
-        return [s for _, _, s in sorted(order, key=lambda entry: entry[:2])]
+            at = statement.at
+            if at is None:
+                at = last.get(statement.origin, begun.get(statement.stage, 0.0))
+            # One program wrote its lines in this order, whatever their clocks say.
+            if statement.kind == "log":
+                at = max(at, last.get(statement.origin, at))
+            last[statement.origin] = at
+            order.append((at, number))
+        return [found[number] for _, number in sorted(order)]
 
     def _reasons(self) -> Iterator[Statement]:
         for job in self.jobs:
-            if job.reason:
-                for line in job.reason[: 4 * REASON_LIMIT].splitlines():
-                    yield Statement(
-                        "reason", f"{job.source} FailureReason", line, job.ended, job.name
-                    )
-            for step in job.raw.get("SecondaryStatusTransitions") or ():
-                text = f"{step.get('Status', '')}: {step.get('StatusMessage', '')}"
-                yield Statement(
-                    "status",
+            source = f"{job.source} FailureReason"
+            for line in job.reason.splitlines():
+                yield Statement("reason", source, cut(line), job.ended, job.name)
+            for step in job.transitions:
+                said = f"{text(step.get('Status'))}: {text(step.get('StatusMessage'))}"
+                source, at = (
                     f"{job.source} SecondaryStatusTransitions",
-                    text,
                     moment(step.get("StartTime")),
-                    job.name,
                 )
+                yield Statement("status", source, cut(said), at, job.name)
 
     def _events(self) -> Iterator[Statement]:
-        state = ""
-        for event in self.history:
-            details = next(
-                (v for k, v in event.items() if k.endswith("EventDetails") and isinstance(v, dict)),
-                {},
-            )
-            if str(event.get("type", "")).endswith("StateEntered"):
-                state = str(details.get("name", ""))
-            words = [str(details.get(k, "")) for k in ("error", "cause") if details.get(k)]
-            if not words:
-                continue
-            source = f"{self.history_source} event {event.get('id', '?')} {event.get('type', '')}"
-            at = moment(event.get("timestamp"))
-            for word in words:
-                yield Statement("history", source, word, at, state)
-            # The cause of a failed .sync task is the job's description, as a JSON string.
-            inner = parsed(str(details.get("cause", "")))
-            if isinstance(inner, dict) and inner.get("FailureReason"):
-                for line in str(inner["FailureReason"]).splitlines():
-                    yield Statement("reason", f"{source} cause.FailureReason", line, at, state)
-        if self.execution and self.execution.get("cause"):
-            yield Statement(
-                "history",
-                "the execution's cause",
-                f"{self.execution.get('error', '')}: {self.execution['cause']}",
-                moment(self.execution.get("stopDate")),
-            )
+        """What a history says, without what was retried and then went well."""
+        said: list[Statement] = []
+        for event, kind, details, state in self.walk():
+            if kind.endswith("Succeeded"):
+                said = [s for s in said if s.stage != state or "Succeeded" in s.source]
+            said += self._event(event, kind, details, state)
+        yield from said if "SUCCEEDED" not in self.ends else ()
+        if self.execution and self.execution.get("cause") and not self.history:
+            told = f"{text(self.execution.get('error'))}: {text(self.execution['cause'])}"
+            at = moment(self.execution.get("stopDate"))
+            yield Statement("history", "the execution's cause", cut(told), at)
 
-
-def load(path: Path) -> Bundle:
-    """Read a bundle: a folder, a .tar, .tar.gz or .zip of one, or a single file.
-
-    Raises:
-        BadInput: there is nothing, or nothing in it says anything of a job.
-    """
-    bundle = Bundle()
-    count = 0
-    for name, data in shapes.files(path):
-        if f"/{name}".rpartition("/")[0].endswith(f"/{GOOD}"):
-            continue
-        count += 1
-        if not _take(bundle, name, data):
-            bundle.unread.append(name)
-    # The record of a job that the training host ran holds what these say.
-    copies = {str(PurePosixPath(r).with_name(n)) for r in bundle.records for n in COPIES}
-    bundle.log = [s for s in bundle.log if s.source.rpartition(":")[0] not in copies]
-    if not (bundle.jobs or bundle.log or bundle.execution or bundle.history):
-        held = bundle.definition or bundle.config or bundle.manifest or bundle.image_details
-        if not held:
-            raise BadInput(
-                f"{path}: {count} files, and none is a log, a described job, an execution or a "
-                "history; collect one with `diagnose JOB` or put what the AWS CLI prints there"
-            )
-    bundle.history.sort(key=lambda event: event.get("id", 0))
-    bundle.jobs.sort(key=lambda job: job.started or float("inf"))
-    _stages(bundle)
-    return bundle
-
-
-def _stages(bundle: Bundle) -> None:
-    """Name the job that each log belongs to, where its source says so."""
-    names = [job.name for job in bundle.jobs]
-    only = names[0] if len(names) == 1 else ""
-
-    def stage(source: str) -> str:
-        return next((n for n in names if n and n in source), only)
-
-    stages = {s.source.partition(":")[0]: "" for s in bundle.log}
-    stages = {origin: stage(origin) for origin in stages}
-    bundle.log = [
-        s
-        if s.stage
-        else Statement(s.kind, s.source, s.text, s.at, stages[s.source.partition(":")[0]])
-        for s in bundle.log
-    ]
-
-
-def _take(bundle: Bundle, name: str, data: bytes) -> bool:
-    """Add a file to the bundle by its shape; False when it says nothing known."""
-    suffix = PurePosixPath(name).suffix.lower()
-    text = shapes.decoded(data)
-    if suffix in (".ply", ".gz", ".png", ".jpg", ".sog", ".html", ".bin") or text is None:
-        return False
-    value = parsed(text)
-    if value is None and suffix == ".jsonl":
-        lines = [parsed(line) for line in text.splitlines() if line.strip()]
-        value = lines if all(isinstance(line, dict) for line in lines) else None
-    begun = shapes.mended(text) if value is None else value
-    if begun is not None and _take_json(bundle, name, begun):
-        return True
-    if (job := shapes.described(text)) is not None:
-        return _take_json(bundle, name, job)
-    if (rows := shapes.rows(text)) is not None:
-        bundle.log += _rows(name, rows)
-        return True
-    if value is not None or suffix in (".md", ".toml", ".yaml", ".yml", ".py", ".csv"):
-        return False
-    bundle.log += list(_text_log(name, text))
-    return True
-
-
-def _take_json(bundle: Bundle, name: str, value: Any) -> bool:
-    if isinstance(value, str):
-        # `--query FailureReason`
-        lines = enumerate(value.splitlines(), 1)
-        bundle.log += [Statement("reason", f"{name}:{n}", line) for n, line in lines]
-        return bool(value)
-    if isinstance(value, list):
-        if value and all(isinstance(v, dict) and ("message" in v or "type" in v) for v in value):
-            return _take_json(bundle, name, {"events": value})
-        return any([_take_json(bundle, name, v) for v in value if isinstance(v, dict | str)])
-    if not isinstance(value, dict):
-        return False
-    if isinstance(value.get("detail"), dict) and "detail-type" in value:
-        return _take_json(bundle, name, value["detail"])
-    if isinstance(value.get("results"), list) and "statistics" in value:
-        bundle.log += _rows(name, list(shapes.fields(value["results"])))
-        return True
-    for kind in ("Training", "Processing"):
-        if f"{kind}JobStatus" in value or (f"{kind}JobName" in value and "RoleArn" in value):
-            job = SeenJob(str(value.get(f"{kind}JobName", "")), kind, name, value)
-            bundle.jobs.append(job)
-            bundle.oom = value.get("oom", bundle.oom)
-            bundle.exit = value.get("exit", bundle.exit)
-            return True
-    events = value.get("events")
-    if isinstance(events, list) and events and isinstance(events[0], dict):
-        if "message" in events[0]:
-            bundle.log += list(_cloudwatch(name, events))
-            return True
-        if "type" in events[0]:
-            bundle.history += [event for event in events if isinstance(event, dict)]
-            bundle.history_source = name
-            return True
-    if isinstance(events, list):
-        return "nextForwardToken" in value or not events
-    if "executionArn" in value and "status" in value:
-        bundle.execution = value
-    elif isinstance(value.get("definition"), str):
-        bundle.definition = parsed(value["definition"])
-    elif "StartAt" in value and "States" in value:
-        bundle.definition = value
-    elif isinstance(value.get("imageDetails"), list):
-        bundle.image_details += value["imageDetails"]
-    elif isinstance(value.get("images"), list) and value["images"]:
-        bundle.manifest = parsed(str(value["images"][0].get("imageManifest", "")))
-    elif "mediaType" in value or "manifests" in value:
-        bundle.manifest = value
-    elif isinstance(value.get("rootfs") or value.get("RootFS"), dict):
-        bundle.config = value
-    elif isinstance(value.get("Contents"), list):
-        listed = [(str(o.get("Key", "")), int(o.get("Size", 0))) for o in value["Contents"]]
-        bundle.artefacts = (bundle.artefacts or []) + listed
-    elif value.get("KeyCount") == 0:
-        bundle.artefacts = bundle.artefacts or []
-    elif isinstance(value.get("log"), list) and "failure_reason" in value:
-        _host_record(bundle, name, value)
-    elif isinstance(value.get("missing"), list):
-        bundle.missing += value["missing"]
-    elif value.get("execution") and value.get("history"):
-        return all(
-            [
-                _take_json(bundle, name, value["execution"]),
-                _take_json(bundle, name, value["history"]),
-            ]
-        )
-    else:
-        return False
-    return True
-
-
-def _host_record(bundle: Bundle, name: str, value: dict[str, Any]) -> None:
-    """A job's record as the training host writes it (``evidence.Job``)."""
-    start = moment(value.get("started")) or 0.0
-    spent = sum(float(s) for s in (value.get("phases") or {}).values())
-    raw = {
-        **(value.get("request") or {}),
-        "TrainingJobName": value.get("name", ""),
-        "TrainingJobStatus": value.get("status", ""),
-        "SecondaryStatus": value.get("secondary_status", ""),
-        "FailureReason": value.get("failure_reason", ""),
-        "TrainingStartTime": start,
-        "TrainingEndTime": start + spent,
-    }
-    bundle.jobs.append(SeenJob(raw["TrainingJobName"], "Training", name, raw))
-    bundle.records.append(name)
-    bundle.image_id = value.get("image_id")
-    bundle.oom, bundle.exit = value.get("oom"), value.get("exit")
-    bundle.artefacts = [(m["path"], int(m["bytes"])) for m in value.get("members") or ()]
-    for number, line in enumerate(value["log"], 1):
-        bundle.log.append(
-            Statement(
-                "log",
-                f"{name}:log {number}",
-                str(line.get("text", "")),
-                start + float(line.get("seconds", 0.0)),
-                raw["TrainingJobName"],
-            )
-        )
-
-
-def _rows(name: str, rows: list[tuple[str, str]]) -> list[Statement]:
-    """Statements of times and messages, oldest first: a query answers newest first."""
-    numbered = list(enumerate(rows, 1))
-    times = [at for time, _ in rows if (at := moment(time)) is not None]
-    if times and times[0] > times[-1]:
-        numbered.reverse()
-    return [
-        Statement("log", f"{name}:{number}", line, moment(time))
-        for number, (time, message) in numbered
-        for line in message.rstrip("\n").split("\n")
-    ]
-
-
-def _cloudwatch(name: str, events: list[dict[str, Any]]) -> Iterator[Statement]:
-    for number, event in enumerate(events, 1):
-        stream = str(event.get("logStreamName", ""))
-        source = f"{name}{' ' + stream if stream else ''}:{number}"
+    def _event(
+        self, event: dict[str, Any], kind: str, details: dict[str, Any], state: str
+    ) -> Iterator[Statement]:
+        source = f"{self.history_source} event {text(event.get('id')) or '?'} {kind}"
         at = moment(event.get("timestamp"))
-        for line in str(event.get("message", "")).rstrip("\n").split("\n"):
-            yield Statement("log", source, line, at, stream.partition("/")[0])
+        error, cause = text(details.get("error")), text(details.get("cause"))
+        inner = parsed(cause)
+        if kind.endswith("Succeeded") and details.get("output"):
+            # What a function returns instead of raising it.
+            for line in _told(parsed(text(details["output"]))):
+                yield Statement("history", source, cut(line), at, state)
+        elif isinstance(inner, dict):
+            if not {"TrainingJobName", "ProcessingJobName"} & inner.keys():
+                kind = text(inner.get("errorType")) or error
+                line = text(inner.get("errorMessage")) or cause
+                yield Statement("history", source, cut(f"{kind}: {line}"), at, state)
+        elif error or cause:
+            said = f"{error}: {cause}" if error and cause else error or cause
+            yield Statement("history", source, cut(said), at, state)
 
 
-def _text_log(name: str, text: str) -> Iterator[Statement]:
-    for number, at, stream, line in shapes.lines(text):
-        yield Statement("log", f"{name}:{number}", line, at, stream.partition("/")[0])
+def _told(value: Any, depth: int = 0) -> Iterator[str]:
+    """The members of an answer that are named as errors."""
+    if depth > 8:
+        return
+    if isinstance(value, list):
+        for inner in value:
+            yield from _told(inner, depth + 1)
+    for name, inner in mapping(value).items():
+        if re.search(r"(?i)error|cause|exception|failure|reason", name) and isinstance(inner, str):
+            if inner:
+                yield inner
+        else:
+            yield from _told(inner, depth + 1)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from splatgate import checklist as checklists
-from splatgate.diagnose.bundle import Bundle
-from splatgate.diagnose.finding import Finding, said
+from splatgate.diagnose.bundle import Bundle, Finding, said
 from splatgate.evidence import Header, Image, Machine, Pipeline, write
 from splatgate.judge.in_process import judged
 from splatgate.paths import DEFAULT_SCENE

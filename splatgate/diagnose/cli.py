@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,42 +12,46 @@ from pathlib import Path
 from typing import Any
 
 from splatgate.diagnose import collect, emergency, unusual
-from splatgate.diagnose.bundle import GOOD, Bundle, load
+from splatgate.diagnose.bundle import Bundle
 from splatgate.diagnose.checks import of_definition
-from splatgate.diagnose.explain import Diagnosis, Explanation, Quote, explain
-from splatgate.diagnose.note import NOTE, note, reproduction, shown
+from splatgate.diagnose.explain import Diagnosis, explain
+from splatgate.diagnose.kinds import Explanation
+from splatgate.diagnose.load import GOOD, load
+from splatgate.diagnose.note import NOTE, Reproduction, near, note, reproduction
+from splatgate.diagnose.redact import Redactor, shown, stripped
+from splatgate.diagnose.shapes import short
+from splatgate.diagnose.stages import LastWords
 from splatgate.evidence import BadInput, to_json, write_bytes
 from splatgate.paths import ROOT
 from splatgate.sagemaker.aws import clients
 from splatgate.signoff.attest import public_key
 from splatgate.signoff.store import Store
 
-SCHEMA = "splatgate/diagnose/1"
+SCHEMA = "splatgate/diagnose/2"
 
 
 @dataclass(frozen=True)
 class Report:
     """``diagnose --json``."""
 
+    #: ``cause``: one is named; ``unknown``; ``well``: a service says so, and nothing contradicts.
+    verdict: str
     ranked: tuple[Explanation, ...]
-    unknown: bool
-    #: Whether any service says that something failed.
-    failed: bool
-    last_words: tuple[Quote, ...]
+    last_words: LastWords
     unusual: tuple[str, ...]
     #: What could not be collected, and what would allow it.
     missing: tuple[dict[str, str], ...]
-    #: Files of the bundle that say nothing known.
+    #: What of the bundle was not read, or not whole, or says nothing known.
     unread: tuple[str, ...]
-    #: The command that runs the same request here, or None.
-    reproduce: str | None
+    reproduction: Reproduction
+    redacted: bool
     bundle: str
     note: str
     schema: str = SCHEMA
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status 0: there is a diagnosis, or nothing known is wrong; 3: nothing could be read."""
+    """Exit status 0: there is a verdict, `unknown` among them; 3: nothing could be read."""
     parser = argparse.ArgumentParser(
         prog="splatgate diagnose",
         description="Explain a failed training job by the lines of the checklist. Collects from "
@@ -89,24 +94,29 @@ def main(argv: Sequence[str]) -> int:
     bundle = load(folder)
     diagnosis = explain(bundle)
     odd = _unusual(bundle, folder, options.good)
-    command = reproduction(bundle, out, options.image, options.scene)
+    redacted = not options.no_redact
+    clean: Callable[[str], str] = Redactor() if redacted else str
+    again = reproduction(bundle, diagnosis, out, options.image, options.scene, clean)
     path = out / NOTE
-    write_bytes(path, note(bundle, diagnosis, odd, command).encode())
+    write_bytes(path, note(bundle, diagnosis, odd, again, clean, redacted).encode())
     report = Report(
+        diagnosis.verdict,
         diagnosis.ranked,
-        diagnosis.unknown,
-        diagnosis.failed,
         diagnosis.last_words,
         tuple(odd),
         tuple(bundle.missing),
         tuple(bundle.unread),
-        command,
+        again,
+        redacted,
         str(folder),
         str(path),
     )
-    sys.stderr.write(summary(diagnosis, report))
+    sys.stderr.write(stripped(clean(summary(diagnosis, report))))
     if options.json:
-        sys.stdout.write(to_json(report).decode())
+        value = shown(json.loads(to_json(report)), clean)
+        # Where things lie on this machine must open.
+        value |= {"bundle": stripped(report.bundle), "note": stripped(report.note)}
+        sys.stdout.write(to_json(value).decode())
     return 0
 
 
@@ -206,23 +216,38 @@ def _unusual(bundle: Bundle, folder: Path, good: str | None) -> list[str]:
 
 
 def summary(diagnosis: Diagnosis, report: Report) -> str:
-    """What a person on call reads first."""
-    lines = [""]
+    """What a person on call reads first: the last words, then what explains them."""
+    last = diagnosis.last_words
+    lines = ["", f"Ended: {last.ending}"]
+    if last.error:
+        lines += ["Last words:", *(f"     {short(q.line, 200)}" for q in last.context)]
+        lines += [f"  => {last.error.source}: {last.error.line}"]
+    elif last.context:
+        lines += ["Last lines:", *(f"     {short(q.line, 200)}" for q in last.context)]
+    lines += [f"     in the job's own code: {last.frame}"] if last.frame else []
+    if last.first:
+        lines += [f"     first error: {last.first.source}: {short(last.first.line, 200)}"]
+    lines += ["", VERDICTS[diagnosis.verdict]]
     for number, found in enumerate(diagnosis.ranked, 1):
-        lines.append(f"{number}. {found.item}: {found.cause}")
-        lines += [f"     {quote.source}: {quote.line[:160]}" for quote in found.evidence[:3]]
+        stage = f" [{found.stage}]" if found.stage else ""
+        lines.append(f"{number}. {found.item}{stage}: {found.cause}")
+        lines += [f"     {quote.source}: {short(quote.line, 160)}" for quote in found.evidence[:3]]
         lines.append(f"   → {found.remedy}")
-    if diagnosis.unknown:
-        told = (
-            "UNKNOWN: something failed, and nothing known explains it. Its last words:"
-            if diagnosis.failed
-            else "Nothing that is known went wrong here."
-        )
-        lines.append(told)
-        lines += [f"     {quote.source}: {quote.line[:200]}" for quote in diagnosis.last_words]
     if report.unusual:
         lines += ["", "Unusual against the last good job:", *(f"   {u}" for u in report.unusual)]
-    if report.reproduce:
-        lines += ["", "See it again here:", f"   {report.reproduce}"]
-    lines += ["", f"note: {shown(Path(report.note))}", ""]
+    lines += [f"not read: {what}" for what in report.unread[:10]]
+    lines += [f"not read: {len(report.unread) - 10} more"] if len(report.unread) > 10 else []
+    if report.reproduction.command:
+        lines += ["", "See it again here:", f"   {report.reproduction.command}"]
+    elif diagnosis.verdict != "well":
+        lines += ["", f"To see it again here: {'; '.join(report.reproduction.needs)}"]
+    lines += [] if report.redacted else ["", "Not redacted."]
+    lines += ["", f"note: {near(Path(report.note))}", ""]
     return "\n".join(lines)
+
+
+VERDICTS = {
+    "cause": "What explains it, the earliest first:",
+    "unknown": "UNKNOWN: nothing known names a cause. Where to look, if anything:",
+    "well": "Well: a service says so, and nothing in the bundle contradicts it.",
+}

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import requests
 
 from splatgate.container.distribution import ACCEPT, Manifest, checked
-from splatgate.diagnose.bundle import GOOD
-from splatgate.diagnose.redact import Redactor
+from splatgate.diagnose.load import GOOD
+from splatgate.diagnose.redact import Redactor, shown
 from splatgate.diagnose.shapes import parsed
 from splatgate.evidence import BadInput, write_bytes
 from splatgate.sagemaker.s3 import split_uri
@@ -51,7 +51,7 @@ class Collector:
         self.client = client
         self.folder = folder
         self.say = say
-        self.clean: Callable[[str], str] = Redactor() if redact else lambda text: text
+        self.clean: Callable[[str], str] = Redactor() if redact else str
         self.missing: list[dict[str, str]] = []
 
     def collect(self, target: str) -> None:
@@ -113,8 +113,8 @@ class Collector:
 
     def _write(self, path: Path, value: Any) -> None:
         value = {k: v for k, v in value.items() if k != "ResponseMetadata"}
-        text = json.dumps(value, indent=1, default=lambda moment: moment.isoformat())
-        write_bytes(path, self.clean(text).encode() + b"\n")
+        text = json.dumps(shown(value, self.clean), indent=1, default=lambda m: m.isoformat())
+        write_bytes(path, text.encode() + b"\n")
 
     def _execution(self, arn: str) -> list[tuple[str, str]]:
         """Describe an execution and its history; returns the jobs that it created."""

@@ -1,220 +1,160 @@
-"""Ranks what could have made a job fail: known messages and structure, the earliest cause first."""
+"""Ranks what could have made a job fail, the earliest cause first; says what is not known."""
 
 from __future__ import annotations
 
-import functools
 import re
-import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import msgspec
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from splatgate.diagnose import checks, histories, symptoms
-from splatgate.diagnose.bundle import BAD_ENDS, Bundle, Statement
-from splatgate.evidence import BadInput
-from splatgate.paths import ROOT
-from splatgate.proof.catalogue import load as load_faults
+from splatgate.diagnose.bundle import Bundle
+from splatgate.diagnose.kinds import QUOTED, Explanation, Kind, classify, explained, kinds, quotes
+from splatgate.diagnose.reader import QUIET, Fault
+from splatgate.diagnose.stages import LastWords, Stage, last_words, stages_of
 
-SIGNATURES = Path(__file__).with_name("signatures.toml")
-#: How many lines are quoted for one explanation.
-QUOTED = 5
-#: "names" a mechanism before what only "points" to a line of the checklist, before what only says
-#: that the job is "mute": no cause, and itself a failure of reporting.
-STRENGTHS = ("names", "points", "mute")
-#: What a job says that is at work, or done: what it said before has not ended it.
-_GOES_ON = re.compile(
-    r"(?i)\b(step|iter(ation)?|epoch)s?\W{0,3}\d+.*\b(loss|l1|psnr|it/s|it_per_s|done)\b|"
-    r"\b(training|optimi[sz]ation) (is )?(complete|finished|done)|"
-    r"\b(saved|wrote|written|exported)\b.{0,60}\.ply\b"
-)
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A message by which a mechanism is known (``signatures.toml``, ``fault.toml``)."""
-
-    item: str
-    pattern: str
-    cause: str
-    remedy: str
-    source: str
-    strength: str = "names"
-    kinds: tuple[str, ...] = ("log", "reason", "status", "history")
-    #: Also looked for where every service says that all went well.
-    quiet: bool = False
-
-    @functools.cached_property
-    def search(self) -> re.Pattern[str]:
-        """The compiled pattern."""
-        return re.compile(self.pattern)
-
-
-@dataclass(frozen=True)
-class Quote:
-    """A line of the evidence and where it stands."""
-
-    source: str
-    line: str
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One line of the checklist that may explain the failure."""
-
-    item: str
-    cause: str
-    remedy: str
-    evidence: tuple[Quote, ...]
-    strength: str = "names"
-    #: Where the mechanism is known from: known failures, the contract, an upstream issue.
-    known: str = ""
+#: "names" a cause before what only "points" to a line of the checklist.
+TIERS = {"names": 0, "suspects": 1, "points": 3}
+#: Statements between a report and the end of its stage after which it is unlikely to have ended it.
+FAR = 200
+#: The last of the tiers by which findings are ranked: 0 a cause that is named, 1 the same long
+#: before the end or where only the class is known, 2 and 3 what only points, 4 the other line that
+#: it may be, 5 what the job got over.
+OVERCOME = 5
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """``diagnose --json``, without what is unusual."""
+    """What happened, as far as the bundle tells."""
 
+    #: ``cause``: one is named; ``unknown``; ``well``: a service says so, and nothing contradicts.
+    verdict: str
     ranked: tuple[Explanation, ...]
-    #: Nothing known explains it. Also true where nothing is wrong.
-    unknown: bool
-    failed: bool
-    #: The last words of a failure that nothing known explains.
-    last_words: tuple[Quote, ...] = field(default=())
-
-
-@functools.cache
-def signatures() -> tuple[Signature, ...]:
-    """Every known message: of the faults' own folders first, then the general ones.
-
-    Raises:
-        BadInput: a pattern does not compile.
-    """
-    rows = tomllib.loads(SIGNATURES.read_text())["signature"]
-    general = [msgspec.convert(dict(row), Signature) for row in rows]
-    found = [*_of_faults(ROOT / "tests" / "faults"), *general]
-    for signature in found:
-        if signature.strength not in STRENGTHS:
-            raise BadInput(f"{signature.item}: strength {signature.strength!r}")
-        try:
-            signature.search  # noqa: B018 - compiles it
-        except re.error as error:
-            raise BadInput(f"{signature.item}: {signature.pattern!r}: {error}") from None
-    return tuple(found)
-
-
-def _of_faults(folder: Path) -> list[Signature]:
-    if not folder.is_dir():
-        return []
-    return [
-        Signature(f.item, f.signature, f.story + ".", f.remedy, f.origin)
-        for f in load_faults(folder).values()
-        # What a build says is not said by a job.
-        if f.signature and f.item and f.kind != "build"
-    ]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A signature found in statement ``place`` (in order of time)."""
-
-    signature: Signature
-    place: int
-    statement: Statement
-    #: The signature's own, or weaker where the job went on after it.
-    strength: str
+    last_words: LastWords = field(default_factory=LastWords)
 
 
 def explain(bundle: Bundle) -> Diagnosis:
     """Rank the lines of the checklist that may explain a bundle.
 
-    What a job said before it went on training weighs less, and nothing where no service says that
-    anything failed.
-
-    Messages count where a service says that something failed, and in what a job said that did not
-    end well; a job that ended well is only asked for what passes in silence. A mechanism that is
-    named comes before a line that is only pointed to, and the earlier before the later: in a
-    traceback, a log and an execution alike the first is the cause of the next.
+    What a job said before it went on working weighs less, and what it said in a stage that ended
+    well counts only where nothing followed. A cause that is named comes before a line that is only
+    pointed to, and the earlier before the later: in a traceback, a log and an execution alike the
+    first is the cause of the next.
     """
     statements = bundle.statements()
-    well = {job.name for job in bundle.jobs if job.status and job.status not in BAD_ENDS}
-    failed = bundle.failed
-    goes_on: dict[str, int] = {}
-    for place, statement in enumerate(statements):
-        if statement.kind == "log" and _GOES_ON.search(statement.text):
-            goes_on[_origin(statement)] = place
-    hits = []
-    for place, statement in enumerate(statements):
-        calm = (not failed and not bundle.silent) or (statement.stage in well)
-        overcome = statement.kind == "log" and place < goes_on.get(_origin(statement), -1)
-        for signature in signatures():
-            if (calm or (overcome and bundle.silent)) and not signature.quiet:
-                continue
-            if statement.kind in signature.kinds and signature.search.search(statement.text):
-                weak = overcome and not signature.quiet
-                strength = "points" if weak else signature.strength
-                hits.append(Hit(signature, place, statement, strength))
-    found = _merged(hits)
-    place = len(statements)
+    stages = stages_of(bundle, statements)
+    found: list[tuple[int, int, Explanation]] = []
+    for stage in stages:
+        found += _of_stage(bundle, stage)
+    where = {id(s): place for place, s in enumerate(statements)}
     structure = [*histories.findings(bundle), *symptoms.findings(bundle, statements)]
-    for f in (*structure, *(checks.findings(bundle) if failed else ())):
-        words = _quotes(f.evidence)
-        found.append((place, Explanation(f.item, f.cause, f.remedy, words, f.strength, f.known)))
+    structure += checks.findings(bundle) if bundle.failed else []
+    failures = {told.item for tier, _, told in found if tier <= 1}
+    for f in structure:
+        places = [where[id(s)] for s in f.evidence if id(s) in where]
+        # What request or figures give away is the cause of the failure that follows from it.
+        strength = "names" if failures & set(f.explains) else f.strength
+        shown = "names" if strength == "names" else "points"
+        at = min((s.at for s in f.evidence if s.at is not None), default=None)
+        told = Explanation(f.item, f.cause, f.remedy, quotes(f.evidence), shown, "", f.stage, at)
+        found.append((TIERS[strength], min(places, default=len(statements)), told))
+    if any(tier == 0 for tier, _, _ in found):
+        # What the job got over explains nothing beside what it did not.
+        found = [entry for entry in found if entry[0] != OVERCOME]
     ranked = _ranked(found)
-    unknown = all(e.strength == "mute" for e in ranked)
-    words = last_words(statements) if unknown and failed else ()
-    return Diagnosis(tuple(ranked), unknown, failed, words)
+    named = any(e.strength == "names" for e in ranked)
+    verdict = "cause" if named else "well" if bundle.well and not ranked else "unknown"
+    return Diagnosis(verdict, tuple(ranked), last_words(bundle, stages))
 
 
-def _origin(statement: Statement) -> str:
-    """The stream or file that a statement comes from."""
-    return statement.source.rpartition(":")[0] + statement.stage
+def _of_stage(bundle: Bundle, stage: Stage) -> list[tuple[int, int, Explanation]]:
+    """Tier, position and explanation of each thing wrong in a stage."""
+    found = []
+    ends = len(stage.statements)
+    said_well = stage.well or (bundle.well and stage.job is None)
+    told_of = [(fault, *classify(fault, stage.role)) for fault in stage.faults]
+    for fault, kind, match in told_of:
+        over = stage.over(fault)
+        if said_well and (over or fault.level == 1 or not stage.ended(fault)):
+            continue
+        if kind is None or match is None or not kind.item:
+            continue
+        weak = kind.points or over or fault.level == 1 or (said_well and fault.level < 3)
+        if fault.level == 1 and not over and _library_of(fault, told_of):
+            weak = False
+        told = explained(kind, match, fault, stage.role, stage.job, stage.name)
+        told = _held_instead(bundle, told)
+        tier = (2 if weak else 0) + (kind.general or ends - fault.place > FAR)
+        tier = OVERCOME if over else tier
+        told = replace(told, strength="points") if weak else told
+        place = stage.places[fault.begin]
+        found.append((tier, place, told))
+        if kind.also:
+            remedy = f"If it is not {told.item}: {told.remedy}"
+            other = replace(told, item=kind.also, remedy=remedy, strength="points")
+            found.append((max(tier, OVERCOME - 1), place, other))
+    return found + _quiet(stage, said_well)
 
 
-def _quotes(statements: Iterable[Statement]) -> tuple[Quote, ...]:
-    return tuple(Quote(s.source, s.text.strip()[:400]) for s in statements)[:QUOTED]
+def _held_instead(bundle: Bundle, told: Explanation) -> Explanation:
+    """The explanation of a file that is missing, with what a listing holds under a like name."""
+    name = PurePosixPath(told.object.lower())
+    keys = [key for key, _ in bundle.artefacts or ()]
+    if not name.suffix or any(key.lower().endswith(f"/{name.name}") for key in keys):
+        return told
+    like = [key for key in keys if PurePosixPath(key.lower()).stem == name.stem]
+    return (
+        replace(told, cause=f"{told.cause} The listing holds {', '.join(like[:3])}.")
+        if like
+        else told
+    )
 
 
-def _merged(hits: Sequence[Hit]) -> list[tuple[int, Explanation]]:
-    """One explanation for each signature, at the place of its first hit."""
-    by: dict[Signature, list[Hit]] = {}
-    for hit in hits:
-        by.setdefault(hit.signature, []).append(hit)
-    for found in by.values():
-        found.sort(key=lambda hit: STRENGTHS.index(hit.strength))
-    return [
-        (
-            found[0].place,
-            Explanation(
-                signature.item,
-                signature.cause,
-                signature.remedy,
-                _quotes(hit.statement for hit in found),
-                found[0].strength,
-                signature.source,
-            ),
-        )
-        for signature, found in by.items()
+def _library_of(warning: Fault, told_of: Iterable[tuple[Fault, Kind | None, object]]) -> bool:
+    """Whether a warning names the library in which something then broke that says no more."""
+    text = warning.text.lower()
+    for fault, kind, _ in told_of:
+        if kind is not None and kind.general and fault.place > warning.place:
+            frames = " ".join(frame.path for frame in fault.frames[-3:])
+            names = re.findall(r"-packages/(\w{4,})", frames)
+            if any(name.lower() in text for name in names):
+                return True
+    return False
+
+
+def _quiet(stage: Stage, said_well: bool) -> list[tuple[int, int, Explanation]]:
+    """What passes in silence."""
+    found = []
+    rows = [kind for kind in kinds() if kind.quiet]
+    lines = [
+        (place, s)
+        for place, s in zip(stage.places, stage.statements, strict=True)
+        if s.kind == "log" and any(word in s.text.lower() for word in QUIET)
     ]
+    cached = any("no work to do" in s.text for s in stage.statements)
+    for kind in rows:
+        hits = [(place, s, m) for place, s in lines if (m := kind.search.search(s.text))]
+        if hits and not (cached and kind.item == "runtime.cuda"):
+            place, s, match = hits[0]
+            fault = Fault(0, 0, s, s.text.strip(), 2)
+            told = explained(kind, match, fault, stage.role, stage.job, stage.name)
+            # Where the job failed, a slow or an odd start is no cause of it; a broken model is.
+            named = said_well or kind.item.startswith("production.")
+            told = told if named else replace(told, strength="points")
+            found.append((0 if named else TIERS["suspects"], place, told))
+    return found
 
 
-def _ranked(found: list[tuple[int, Explanation]]) -> list[Explanation]:
-    """Strongest and earliest first, one explanation for each item."""
-    order = sorted(found, key=lambda entry: (STRENGTHS.index(entry[1].strength), entry[0]))
+def _ranked(found: list[tuple[int, int, Explanation]]) -> list[Explanation]:
+    """Strongest and earliest first, one explanation for each line of the checklist."""
     best: dict[str, Explanation] = {}
-    for _, explanation in order:
-        best.setdefault(explanation.item, explanation)
+    for _, _, told in sorted(found, key=lambda entry: entry[:2]):
+        if told.item not in best:
+            best[told.item] = told
+            continue
+        old = best[told.item]
+        lines = tuple(dict.fromkeys((*old.evidence, *told.evidence)))[:QUOTED]
+        # The same thing told twice: the line that names its object explains more.
+        better = not old.object and told.object and told.strength == old.strength
+        best[told.item] = replace(told if better else old, evidence=lines)
     return list(best.values())
-
-
-#: A line that says why something ended.
-_WORDS = re.compile(r"(?i)\b(\w*(error|exception|failure)\b|fatal|panic|abort|killed|traceback)")
-
-
-def last_words(statements: Sequence[Statement]) -> tuple[Quote, ...]:
-    """What was said last of a failure: the failure texts, and the last lines that speak of one."""
-    reasons = [s for s in statements if s.kind in ("reason", "history")]
-    lines = [s for s in statements if s.kind == "log"]
-    loud = [s for s in lines if _WORDS.search(s.text)][-QUOTED:]
-    return _quotes([*reasons[:2], *(loud or lines[-QUOTED:])])

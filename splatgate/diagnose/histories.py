@@ -6,8 +6,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from splatgate.diagnose.bundle import BAD_ENDS, Bundle, SeenJob, Statement
-from splatgate.diagnose.finding import Finding, limit_of, said
+from splatgate.diagnose.bundle import (
+    BAD_ENDS,
+    Bundle,
+    Finding,
+    SeenJob,
+    Statement,
+    items,
+    mapping,
+    said,
+    text,
+)
+from splatgate.diagnose.bundle import details_of as _details
 from splatgate.diagnose.shapes import moment
 
 
@@ -15,12 +25,6 @@ def findings(bundle: Bundle) -> Iterator[Finding]:
     """Everything that the rules below find."""
     for rule in (_masked, polls_for_ever, _next_before_the_end, _state_ends_first, _hand_over):
         yield from rule(bundle)
-
-
-def _details(event: dict[str, Any]) -> dict[str, Any]:
-    return next(
-        (v for k, v in event.items() if k.endswith("EventDetails") and isinstance(v, dict)), {}
-    )
 
 
 def _of_sagemaker(event: dict[str, Any]) -> bool:
@@ -41,15 +45,12 @@ def _masked(bundle: Bundle) -> Iterator[Finding]:
         for job in last.values()
         if job.status in BAD_ENDS
     ]
-    state, open_states = "", dict[str, Statement]()
-    for event in bundle.history:
-        kind, details = str(event.get("type", "")), _details(event)
-        if kind.endswith("StateEntered"):
-            state = str(details.get("name", ""))
-        elif kind in ("TaskFailed", "TaskTimedOut", "TaskSubmitFailed") and _of_sagemaker(event):
+    open_states: dict[str, Statement] = {}
+    for event, kind, details, state in bundle.walk():
+        if kind in ("TaskFailed", "TaskTimedOut", "TaskSubmitFailed") and _of_sagemaker(event):
             source = f"{bundle.history_source} event {event.get('id', '?')} {kind}"
-            text = f"{state}: {details.get('error', '')} {str(details.get('cause', ''))[:200]}"
-            open_states[state] = Statement("history", source, text)
+            told = f"{state}: {details.get('error', '')} {str(details.get('cause', ''))[:200]}"
+            open_states[state] = Statement("history", source, told)
         elif kind == "TaskSucceeded":
             open_states.pop(state, None)
     bad += open_states.values()
@@ -60,18 +61,7 @@ def _masked(bundle: Bundle) -> Iterator[Finding]:
             "than in Fail.",
             "End every Catch and every failed Choice in a Fail state, after the notification.",
             tuple(bad),
-            known="K41",
         )
-
-
-def _entries(bundle: Bundle) -> list[tuple[float, str, dict[str, Any]]]:
-    """Each state's entry: time, name, event."""
-    found = []
-    for event in bundle.history:
-        if str(event.get("type", "")).endswith("StateEntered"):
-            at = moment(event.get("timestamp"))
-            found.append((at or 0.0, str(_details(event).get("name", "")), event))
-    return found
 
 
 def polls_for_ever(bundle: Bundle) -> Iterator[Finding]:
@@ -80,20 +70,20 @@ def polls_for_ever(bundle: Bundle) -> Iterator[Finding]:
         if job.status not in BAD_ENDS or job.ended is None:
             continue
         after: dict[str, list[dict[str, Any]]] = {}
-        for at, name, event in _entries(bundle):
-            if at > job.ended:
+        for event, kind, _, name in bundle.walk():
+            at = moment(event.get("timestamp"))
+            if kind.endswith("StateEntered") and at is not None and at > job.ended:
                 after.setdefault(name, []).append(event)
         name, events = max(after.items(), key=lambda e: len(e[1]), default=("", []))
         if len(events) >= 4:
             last = events[-1]
-            text = f"{name} entered {len(events)} times after {job.name} was {job.status}"
+            told = f"{name} entered {len(events)} times after {job.name} was {job.status}"
             source = f"{bundle.history_source} event {last.get('id', '?')}"
             yield Finding(
                 "sagemaker.pipeline",
                 f"The poll loop knows no way out for a job that is {job.status}.",
                 "Let Completed, Failed and Stopped each leave the loop; or use .sync.",
-                said("history", source, text),
-                known="K42",
+                said("history", source, told),
             )
             return
 
@@ -101,19 +91,19 @@ def polls_for_ever(bundle: Bundle) -> Iterator[Finding]:
 def _next_before_the_end(bundle: Bundle) -> Iterator[Finding]:
     """A state machine that creates a job and goes on without waiting for it."""
     waiting: tuple[str, dict[str, Any]] | None = None
-    state = ""
-    for event in bundle.history:
-        kind, details = str(event.get("type", "")), _details(event)
-        resource = str(details.get("resource", ""))
-        if kind.endswith("StateEntered"):
-            state = str(details.get("name", ""))
+    for event, kind, details, state in bundle.walk():
+        resource = text(details.get("resource"))
         if kind.startswith("WaitState") or re.search(
             r"(?i)describe(training|processing)job", resource
         ):
             waiting = None
         if kind != "TaskScheduled":
             continue
-        if waiting and re.search(r"(?i)create\w*job|invoke|startExecution|runTask", resource):
+        if (
+            waiting
+            and waiting[0] != state
+            and re.search(r"(?i)create\w*job|invoke|startExecution|runTask", resource)
+        ):
             source = f"{bundle.history_source} event {event.get('id', '?')} TaskScheduled"
             yield Finding(
                 "sagemaker.pipeline",
@@ -127,7 +117,6 @@ def _next_before_the_end(bundle: Bundle) -> Iterator[Finding]:
                     ),
                     Statement("history", source, f"{state}: {resource}"),
                 ),
-                known="K37",
             )
             return
         if re.fullmatch(r"create(Training|Processing)Job", resource):
@@ -137,29 +126,24 @@ def _next_before_the_end(bundle: Bundle) -> Iterator[Finding]:
 def _state_ends_first(bundle: Bundle) -> Iterator[Finding]:
     """A state's timeout that passes before, or together with, the job's own limit."""
     scheduled: dict[str, dict[str, Any]] = {}
-    state = ""
-    for event in bundle.history:
-        kind, details = str(event.get("type", "")), _details(event)
-        if kind.endswith("StateEntered"):
-            state = str(details.get("name", ""))
-        elif kind == "TaskScheduled":
+    for event, kind, _, state in bundle.walk():
+        if kind == "TaskScheduled":
             scheduled[state] = event
         elif kind == "TaskTimedOut" and state in scheduled:
             begun = _details(scheduled[state])
-            found = re.search(r'"MaxRuntimeInSeconds":\s*"?(\d+)', str(begun.get("parameters", "")))
+            found = re.search(r'"MaxRuntimeInSeconds":\s*"?(\d+)', text(begun.get("parameters")))
             job = bundle.training
-            limit = int(found[1]) if found else limit_of(job) if job else None
+            limit = int(found[1]) if found else job.limit if job else None
             timeout = begun.get("timeoutInSeconds")
-            if limit and timeout and int(timeout) <= limit + 120:
+            if limit and isinstance(timeout, int) and timeout <= limit + 120:
                 source = f"{bundle.history_source} event {event.get('id', '?')} TaskTimedOut"
-                text = f"{state}: TimeoutSeconds {timeout}, MaxRuntimeInSeconds {limit}"
+                told = f"{state}: TimeoutSeconds {timeout}, MaxRuntimeInSeconds {limit}"
                 yield Finding(
                     "sagemaker.pipeline",
                     "The state's timeout passes before the job's own limit has ended it.",
                     "Let limits nest: the trainer's own < MaxRuntimeInSeconds < TimeoutSeconds, "
                     "with room for start, stop and upload.",
-                    said("history", source, text),
-                    known="K44",
+                    said("history", source, told),
                 )
 
 
@@ -174,21 +158,19 @@ def _hand_over(bundle: Bundle) -> Iterator[Finding]:
     if not job or job.status not in BAD_ENDS or not before:
         return
     outputs = [
-        str((o.get("S3Output") or {}).get("S3Uri", ""))
+        text(mapping(o.get("S3Output")).get("S3Uri"))
         for j in before
-        for o in (j.raw.get("ProcessingOutputConfig") or {}).get("Outputs") or ()
+        for o in items(mapping(j.raw.get("ProcessingOutputConfig")).get("Outputs"))
     ]
-    for channel in job.raw.get("InputDataConfig") or ():
-        uri = str(((channel.get("DataSource") or {}).get("S3DataSource") or {}).get("S3Uri", ""))
+    for name, uri in job.channels.items():
         ours = uri.rstrip("/") + "/"
         theirs = [o.rstrip("/") + "/" for o in outputs if o]
         if uri and theirs and not any(ours.startswith(o) or o.startswith(ours) for o in theirs):
             wrote = f"{before[-1].name} wrote {', '.join(outputs)}"
-            text = f"channel {channel.get('ChannelName')} reads {uri}; {wrote}"
+            told = f"channel {name} reads {uri}; {wrote}"
             yield Finding(
                 "sagemaker.pipeline",
                 "The training channel's prefix is not where the stage before wrote.",
                 "Build both prefixes from one value of the execution.",
-                said("status", job.source, text),
-                known="K34",
+                said("status", job.source, told),
             )

@@ -54,4 +54,6 @@ def test_the_walk_through_of_the_docs_ends_as_it_says(good):
         said.append(ran.stderr)
     first = [re.findall(r"^1\. (\S+):", text, re.M) for text in said]
     assert first == [[], ["runtime.entry-point"], [], ["runtime.entry-point"], [], [], []]
-    assert "Nothing that is known went wrong here." in said[-1]
+    assert "Well: a service says so" in said[-1]
+    printed = re.search(r"^ +(python -m splatgate job .*)$", said[1], re.M)[1]
+    assert list(commands())[2][0].startswith(printed)

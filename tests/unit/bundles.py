@@ -29,7 +29,10 @@ def training(entry, name="scan-17-3dgs", spent=780):
         "SecondaryStatus": entry.get("secondary", status),
         **({"FailureReason": reason} if reason else {}),
         "HyperParameters": {"max_iterations": "7000", **entry.get("hyperparameters", {})},
-        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "AlgorithmSpecification": {
+            "TrainingImage": entry.get("image", IMAGE),
+            "TrainingInputMode": "File",
+        },
         "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/SageMaker",
         "InputDataConfig": [
             {
@@ -61,13 +64,13 @@ def training(entry, name="scan-17-3dgs", spent=780):
     }
 
 
-def events(entry):
+def events(entry, start=65):
     """`aws logs get-log-events`."""
     lines = entry.get("log", "").strip("\n").splitlines()
     times = entry.get("times") or [5 * n for n in range(len(lines))]
     return {
         "events": [
-            {"timestamp": int((BEGIN + 65 + t) * 1000), "message": line, "ingestionTime": 0}
+            {"timestamp": int((BEGIN + start + t) * 1000), "message": line, "ingestionTime": 0}
             for t, line in zip(times, lines, strict=True)
         ],
         "nextForwardToken": "f/1",
@@ -128,6 +131,20 @@ def history(entry, job):
         told.add("TaskScheduled", 1, **sync, parameters=parameters, timeoutInSeconds=7200)
         told.add("TaskTimedOut", 7201, **sync, error="States.Timeout")
         told.add("ExecutionFailed", 7202, error="States.Timeout")
+    elif kind == "told":
+        told.add("TaskStateEntered", 0, name="Start")
+        output = json.dumps({"Payload": {"errorDetails": entry["told"]}})
+        told.add("TaskSucceeded", 1, resourceType="lambda", resource="invoke", output=output)
+        told.add("ChoiceStateEntered", 2, name="Running?")
+        told.add("ExecutionFailed", 3, error=entry["error"], cause=entry["cause"])
+    elif kind == "retried":
+        throttled = {"error": "SageMaker.AmazonSageMakerException", "cause": "Rate exceeded"}
+        told.add("TaskStateEntered", 0, name="3DGSTraining")
+        told.add("TaskScheduled", 1, resourceType="sagemaker", resource="createTrainingJob")
+        told.add("TaskFailed", 2, resourceType="sagemaker", **throttled)
+        told.add("TaskScheduled", 3, resourceType="sagemaker", resource="createTrainingJob")
+        told.add("TaskSucceeded", 4, resourceType="sagemaker", output="{}")
+        told.add("ExecutionSucceeded", 5, output="{}")
     else:
         return None
     return {"events": told.events}
@@ -145,25 +162,33 @@ def write(entry, folder):
     stream = job["TrainingJobName"]
     if kind == "compression":
         put("describe-training-job.json", training({"status": "Completed"}))
-        put("training-log.json", events(TABLE["good"]))
+        put("training-log.json", events({"log": entry.get("before", TABLE["good"]["log"])}))
         stream = "scan-17-compress"
         put(
             "describe-processing-job.json",
             {
                 "ProcessingJobName": stream,
                 "ProcessingJobStatus": "Failed",
-                "FailureReason": "AlgorithmError: See job logs for more information",
+                "FailureReason": entry.get(
+                    "reason", "AlgorithmError: See job logs for more information"
+                ),
+                "AppSpecification": {"ContainerEntrypoint": ["python3", "compress.py"]},
                 "ProcessingStartTime": at(900),
                 "ProcessingEndTime": at(1000),
             },
         )
-    elif kind not in ("create-failed", "timed-out", "no-wait"):
+    elif kind not in ("create-failed", "timed-out", "no-wait", "told", "retried"):
         put("describe-training-job.json", job)
+    if listed := entry.get("listing"):
+        put("listing.json", {"Contents": [{"Key": key, "Size": 9} for key in listed]})
     if entry.get("log"):
-        put(f"{stream}_algo-1-1733220065.json", events(entry))
+        start = 905 if kind == "compression" else 65
+        put(f"{stream}_algo-1-1733220065.json", events(entry, start))
     if (told := history(entry, job)) is not None:
         put("execution-history.json", told)
-        status = {"masked": "SUCCEEDED", "polls": "TIMED_OUT"}.get(kind, "FAILED")
+        status = {"masked": "SUCCEEDED", "retried": "SUCCEEDED", "polls": "TIMED_OUT"}.get(
+            kind, "FAILED"
+        )
         arn = f"arn:aws:states:us-west-2:{ACCOUNT}:execution:SpaceportMLPipeline:prod-17"
         put("execution.json", {"executionArn": arn, "name": "prod-17", "status": status})
     return folder

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from splatgate.paths import ROOT
 
 from splatgate.evidence import BadInput
+from splatgate.paths import ROOT
 from splatgate.pipeline import source
 from splatgate.pipeline.cli import main
 from splatgate.pipeline.document import parse

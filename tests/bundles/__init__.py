@@ -1,0 +1,1 @@
+"""Saved failures and healthy jobs, with what diagnose must say of each."""
