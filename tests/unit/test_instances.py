@@ -9,7 +9,7 @@ from splatgate.evidence.missing import NotVerified
 from splatgate.instances import INSTANCES
 from splatgate.sagemaker import validate
 
-TYPES = validate._model()["shapes"]["TrainingInstanceType"]["enum"]
+TYPES = validate.model()["shapes"]["TrainingInstanceType"]["enum"]
 DESCRIBED = {name: EC2[name.removeprefix("ml.")] for name in TYPES if name[3:] in EC2}
 
 
