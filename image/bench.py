@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainer import channel, choice, config, rasterise
+from trainer import channel, choice, config, consistency, rasterise
 from trainer import train as loop
 from trainer.checkpoint import Checkpoints
 from trainer.errors import TrainerError
@@ -50,6 +50,7 @@ class Bench:
             self.settings = settings.resolved(len(self.scene.shots))
             index = index_photos(self.scene)
             photos = load_photos(self.scene, index, settings.max_image_size, lambda: None)
+            photos = consistency.checked(self.scene, photos)
         self.device = rasterise.require_backend(settings.device)
         views = [rasterise.make_view(photo, self.device, True) for photo in photos]
         self.photos = [enlarged(view, zoom) for view in views]

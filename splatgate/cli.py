@@ -50,9 +50,7 @@ VERBS = {
 #: Verbs that build or read what lies in the repository alone.
 CHECKOUT_VERBS = ("image", "faults", "checks")
 #: Ways on for a machine on which no engine can run.
-WITHOUT_ENGINE = (
-    "or name one elsewhere (DOCKER_HOST=ssh://HOST), or judge recorded evidence (make replay)"
-)
+WITHOUT_ENGINE = "or name one elsewhere (DOCKER_HOST), or judge recorded evidence (make replay)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,10 @@ __device__ __forceinline__ float wanted(const Step &s, int at, int c) {
     return s.photo[3 * at + c] * (1.f / 255.f);
 }
 
+__device__ __forceinline__ bool counts(const Step &s, int at, uint8_t bit) {
+    return !s.mask || (s.mask[at] & bit);
+}
+
 // Three maps a channel: derivatives of the mean SSIM by the window's mean of x, of x^2 and of x y.
 __global__ void __launch_bounds__(THREADS) ssim_kernel(Step s) {
     __shared__ float xs[WIDE][WIDE], ys[WIDE][WIDE], rows[5][WIDE][TILE];
@@ -52,9 +56,10 @@ __global__ void __launch_bounds__(THREADS) ssim_kernel(Step s) {
     const int x = x0 + tx, y = y0 + ty;
     float loss = 0, square = 0;
     if (x < w && y < h) {
-        const float share = s.ssim_weight / (3.f * (w - WINDOW + 1) * (h - WINDOW + 1));
+        const float share = s.ssim_weight / (3.f * s.windows);
+        const int at = y * w + x, plane = w * h;
         float m1 = 0, m2 = 0, m3 = 0;
-        if (x >= HALF && x < w - HALF && y >= HALF && y < h - HALF) {
+        if (x >= HALF && x < w - HALF && y >= HALF && y < h - HALF && counts(s, at, WINDOW_COUNTS)) {
             const float mx = e[0], my = e[1];
             const float a1 = 2 * mx * my + K1, a2 = 2 * (e[4] - mx * my) + K2;
             const float b1 = mx * mx + my * my + K1, b2 = e[2] - mx * mx + e[3] - my * my + K2;
@@ -63,14 +68,15 @@ __global__ void __launch_bounds__(THREADS) ssim_kernel(Step s) {
             m2 = -ssim / b2, m3 = 2 * a1 * inverse;
             loss = share * (1.f - ssim);
         }
-        const int at = y * w + x, plane = w * h;
         s.maps[(3 * c) * plane + at] = -share * m1;
         s.maps[(3 * c + 1) * plane + at] = -share * m2;
         s.maps[(3 * c + 2) * plane + at] = -share * m3;
         const float a = xs[ty + HALF][tx + HALF], b = ys[ty + HALF][tx + HALF];
-        loss += (1.f - s.ssim_weight) / (3.f * plane) * fabsf(a - b);
-        const float d = clampf(a, 0.f, 1.f) - b;
-        square = d * d / (3.f * plane);
+        if (counts(s, at, COUNTS)) {
+            loss += (1.f - s.ssim_weight) / (3.f * s.counted) * fabsf(a - b);
+            const float d = clampf(a, 0.f, 1.f) - b;
+            square = d * d / (3.f * s.counted);
+        }
     }
     for (int step = 16; step; step >>= 1) {
         loss += __shfl_xor_sync(ALL, loss, step);
@@ -117,8 +123,8 @@ __global__ void __launch_bounds__(THREADS) loss_gradient_kernel(Step s) {
             for (int k = 0; k < WINDOW; ++k)
                 for (int m = 0; m < 3; ++m) e[m] += weight(k) * rows[m][ty + k][tx];
             const float a = drawn(s, at, c), b = wanted(s, at, c);
-            const float sign = a > b ? 1.f : a < b ? -1.f : 0.f;
-            const float g = e[0] + 2 * a * e[1] + b * e[2] + sign * (1.f - s.ssim_weight) / (3.f * plane);
+            const float sign = !counts(s, at, COUNTS) || a == b ? 0.f : a > b ? 1.f : -1.f;
+            const float g = e[0] + 2 * a * e[1] + b * e[2] + sign * (1.f - s.ssim_weight) / (3.f * s.counted);
             s.v_render[3 * at + c] = g;
             v_alpha -= g * s.background[c];
         }

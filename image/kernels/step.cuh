@@ -16,6 +16,7 @@ struct Record {
     float r, g, b;
     uint32_t tiles_y;
 };
+constexpr uint8_t COUNTS = 1, WINDOW_COUNTS = 2;
 constexpr int TOTALS = 2; // words of `sums` before the blocks'
 constexpr int G_ROW = 12; // gradients by record: x, y, A, B, C, r, g, b, opacity, three unused
 
@@ -27,6 +28,8 @@ struct Step {
     Camera camera;
     int32_t degree;      // in use
     const uint8_t *photo; // [height][width][3]
+    const uint8_t *mask;  // [height][width], COUNTS and WINDOW_COUNTS, or null: everything counts
+    int64_t counted, windows; // pixels, and windows of SSIM, that count
     // projection; the four plain arrays are for gsplat's rasteriser, or null
     Record *records;
     float *centres, *conics, *colors, *opacities;

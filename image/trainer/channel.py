@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,18 +33,18 @@ _MAX_RATIO = 100
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a scene's parts lie: the COLMAP model's folder, and the photographs' folder.
+    """Where a scene's parts lie: the COLMAP model's three files, and the photographs' folder.
 
-    ``kind`` of the model's files: ``bin`` or ``txt``; with both there, the binary ones are read.
+    ``files`` are all binary or all text; with both there, the binary ones are read.
     """
 
-    model: Path
+    files: dict[str, Path]
     images: Path
-    kind: str
 
-    def file(self, name: str) -> Path:
-        """A file of the model: ``cameras``, ``images`` or ``points3D``."""
-        return self.model / f"{name}.{self.kind}"
+    @property
+    def model(self) -> Path:
+        """The folder that the model's files are in."""
+        return self.files["cameras"].parent
 
 
 def require_channel(channel: Path) -> None:
@@ -92,37 +93,88 @@ def open_channel(channel: Path) -> Iterator[Layout]:
 
 
 def find_layout(root: Path) -> Layout:
-    """Find model and photographs in ``root``, or in the only folder that ``root`` holds."""
+    """Find model and photographs in ``root``, or in the only folder that ``root`` holds.
+
+    Of several models the one of most images is taken, and all are told.
+    """
+    from trainer.colmap import count_images
+
     roots = [root]
     # Finder's zip has a second folder, of resource forks.
     entries = [p for p in root.iterdir() if not p.name.startswith((".", "__MACOSX"))]
-    if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "sparse":
+    if len(entries) == 1 and entries[0].is_dir() and entries[0].name.lower() != "sparse":
         roots.append(entries[0])
     for base in roots:
-        for model in (base / "sparse" / "0", base / "sparse"):
-            if kind := _kind(model):
-                if not (base / "images").is_dir():
-                    raise TrainerError(
-                        "E_SCENE_LAYOUT",
-                        f"{base.name}/ has a COLMAP model but no "
-                        "images/ folder: hand over the photographs with it",
-                    )
-                if others := [p for p in model.parent.iterdir() if p != model and _kind(p)]:
-                    log.line(f"warning: only {model.name}/ of {1 + len(others)} models is trained")
-                return Layout(model, base / "images", kind)
-    seen = sorted(p.relative_to(root).as_posix() for p in root.rglob("*"))[:8]
+        sparse, images = _below(base, "sparse"), _below(base, "images")
+        folders = [*sorted(p for p in sparse.iterdir() if p.is_dir()), sparse] if sparse else []
+        models = {folder: files for folder in folders if (files := _files(folder))}
+        if not models:
+            continue
+        if images is None:
+            raise TrainerError(
+                "E_SCENE_LAYOUT",
+                f"{base.name}/ has a COLMAP model but no "
+                "images/ folder: hand over the photographs with it",
+            )
+        counts = {folder: count_images(files["images"]) for folder, files in models.items()}
+        best = max(models, key=lambda folder: counts[folder])
+        if len(models) > 1:
+            told = ", ".join(
+                f"{folder.relative_to(base)} {count}" for folder, count in counts.items()
+            )
+            log.line(
+                f"warning: {len(models)} models ({told} images): only "
+                f"{best.relative_to(base)} is trained"
+            )
+        _tell_twins(models[best])
+        return Layout(models[best], images)
     raise TrainerError(
         "E_SCENE_LAYOUT",
         "no COLMAP model: neither sparse/0/ nor sparse/ holds "
         "cameras, images and points3D (.bin or .txt, all of one kind)",
-        f"found: {', '.join(seen)}",
+        f"found: {_inventory(root)}",
     )
 
 
-def _kind(folder: Path) -> str | None:
-    return next(
-        (k for k in ("bin", "txt") if all((folder / f"{n}.{k}").is_file() for n in MODEL)), None
-    )
+def _below(base: Path, name: str) -> Path | None:
+    """A folder of ``base``, whatever its letter case."""
+    found = [p for p in base.iterdir() if p.name.lower() == name and p.is_dir()]
+    return min(found, key=lambda p: p.name != name) if found else None
+
+
+def _files(folder: Path) -> dict[str, Path] | None:
+    """The model's three files in a folder, whatever their letter case; None if one lacks."""
+    there = {p.name.lower(): p for p in sorted(folder.iterdir(), reverse=True) if p.is_file()}
+    for kind in ("bin", "txt"):
+        names = {name: f"{name.lower()}.{kind}" for name in MODEL}
+        if all(name in there for name in names.values()):
+            return {part: there[name] for part, name in names.items()}
+    return None
+
+
+def _tell_twins(files: dict[str, Path]) -> None:
+    """A text model beside the binary one that is read is told, and whether it is newer."""
+    twins = [p.with_suffix(".txt") for p in files.values() if p.suffix == ".bin"]
+    if there := [p for p in twins if p.is_file()]:
+        newer = any(t.stat().st_mtime > t.with_suffix(".bin").stat().st_mtime for t in there)
+        log.line(
+            f"warning: {', '.join(p.name for p in there)} beside the .bin files "
+            f"{'are newer and ' if newer else ''}are not read; remove those that are stale"
+        )
+
+
+def _inventory(root: Path) -> str:
+    """What a folder holds: what may have been meant as a model by name, the rest by kind."""
+    files = [p for p in sorted(root.rglob("*")) if p.is_file()]
+    near = [p for p in files if p.stem.lower() in {name.lower() for name in MODEL}]
+    kinds = Counter(p.suffix.lower() or "no extension" for p in files if p not in near)
+    folders = sorted({p.parent.relative_to(root).as_posix() for p in files} - {"."})
+    told = [
+        *(p.relative_to(root).as_posix() for p in near[:6]),
+        *(f"{count} {kind} files" for kind, count in kinds.most_common(4)),
+        f"in {', '.join(folders[:5])}" if folders else "",
+    ]
+    return ", ".join(filter(None, told))
 
 
 def _is_archive(path: Path) -> bool:

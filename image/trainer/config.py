@@ -115,6 +115,12 @@ class Config:
     max_image_size: int = _row(
         1600, "data", "photographs are reduced to this longest side, in pixels", 32, 16_384
     )
+    masks: str = _row(
+        "use",
+        "data",
+        "whether what masks/ or a photograph's alpha leaves out takes no part in loss and figures",
+        choices=("use", "ignore"),
+    )
     hold_out: int = _row(
         8,
         "data",

@@ -77,7 +77,8 @@ def _measured(values: dict[str, Tensor], view: View, degree: int) -> tuple[Tenso
     """Photograph and render side by side (H, 2 W, 3), PSNR, SSIM."""
     photo = view.photo().float() / 255
     image = render(values, values["opacities"].sigmoid(), view, degree).clamp(0, 1)
-    psnr, ssim = loss.psnr(float(loss.mse(image, photo))), float(loss.ssim(image, photo))
+    psnr = loss.psnr(float(loss.mse(image, photo, view.mask)))
+    ssim = float(loss.ssim(image, photo, view.mask))
     return torch.cat([photo, image], 1), psnr, ssim
 
 

@@ -248,6 +248,8 @@ class FusedStep:
             )
         s.camera = self._cameras[key]
         s.photo = photo.data_ptr()
+        s.mask = None if view.mask is None else view.mask.data_ptr()
+        s.counted, s.windows = view.counted
         s.degree, s.dropout = at.sh_degree, at.dropout
         s.background = at.background
         s.seed, s.step = at.seed & 0xFFFFFFFF, at.step

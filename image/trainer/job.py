@@ -94,7 +94,7 @@ class Job:
         """Reckon memory, then decode; also whether the photographs fit on the device."""
         import torch
 
-        from trainer import budget, choice
+        from trainer import budget, choice, consistency
         from trainer.photos import decoders, load_photos
 
         most = choice.reachable(settings, len(scene.points))
@@ -114,7 +114,9 @@ class Job:
             index,
             settings.max_image_size,
             lambda: self.stop.refuse_if_asked("loading the scene"),
+            settings.masks == "use",
         )
+        photos = consistency.checked(scene, photos)
         log.event(phase="memory", resident=host.resident(), photos_on_device=resident)
         return photos, resident
 
@@ -133,6 +135,8 @@ class Job:
         from trainer.evaluate import evaluate
         from trainer.rasterise import make_view, split
 
+        masks = [photo.mask for photo in photos if photo.mask is not None]
+        self.facts["masked"] = sum(float((m == 0).mean()) for m in masks) / len(photos)
         self.facts["undistorted"] = any(photo.undistorted for photo in photos)
         views = split(settings, [make_view(photo, device, resident) for photo in photos])
         photos.clear()
@@ -154,7 +158,11 @@ class Job:
         # Those of an attempt that was killed would speak of another model.
         (model / "metrics.json").unlink(missing_ok=True)
         with self.phase("export"):
-            export.write_ply(model / "point_cloud.ply", outcome.values, scene.origin)
+            ply = model / "point_cloud.ply"
+            export.write_ply(ply, outcome.values, scene.origin, scene.written)
+            (model / "georeference.json").unlink(missing_ok=True)
+            if scene.written.any():
+                write_json(model / "georeference.json", export.georeference(scene))
             write_json(
                 model / "training_config.json",
                 {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import pycolmap
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trainer import host, log
+from trainer import host, log, masks
 from trainer.errors import TrainerError
 from trainer.scene import Scene, Shot
 
@@ -26,6 +25,8 @@ from trainer.scene import Scene, Shot
 MAX_MISSING = 0.05
 #: SSIM looks through an 11-pixel window.
 MIN_SIDE = 16
+#: EXIF's tag of the orientation.
+_ORIENTATION = 0x0112
 #: What is read as a photograph. Pillow knows more, and starts other programs for some of it.
 FORMATS = ("JPEG", "JPEG2000", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 #: Pixels that a photograph may have although its camera has not a quarter as many.
@@ -53,6 +54,8 @@ class Photo:
     rotation: npt.NDArray[Any]
     translation: npt.NDArray[Any]
     undistorted: bool
+    #: (height, width) uint8, bits as in ``trainer.masks``; None: every pixel counts.
+    mask: npt.NDArray[np.uint8] | None = None
 
     @property
     def width(self) -> int:
@@ -66,23 +69,31 @@ class Photo:
 
 
 def index_photos(scene: Scene) -> dict[str, Path]:
-    """Photographs there are, by their path under ``images/`` (see ``_key``).
+    """Photographs there are, by their path under ``images/`` (see ``masks.key``).
 
     Raises ``E_SCENE_IMAGES`` when too many registered ones are missing: no decoding is needed for
     that.
     """
     index = {
-        _key(p.relative_to(scene.images)): p for p in sorted(scene.images.rglob("*")) if p.is_file()
+        masks.key(p.relative_to(scene.images)): p
+        for p in sorted(scene.images.rglob("*"))
+        if p.is_file()
     }
     names = [s.name for s in scene.shots if find_photo(scene.images, s.name, index) is None]
-    refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), index)
+    refuse_lost([f"{name} (missing)" for name in names], len(scene.shots), _near(names, index))
     return index
 
 
 def load_photos(
-    scene: Scene, index: dict[str, Path], max_size: int, check: Callable[[], None]
+    scene: Scene,
+    index: dict[str, Path],
+    max_size: int,
+    check: Callable[[], None],
+    masked: bool = True,
 ) -> list[Photo]:
     """Decode every registered photograph, in the scene's order; ``check`` may stop the work.
+
+    ``masked``: what its alpha or its mask below ``masks/`` leaves out does not count.
 
     Each is reduced before the next is decoded by the same thread: what is kept is
     ``max_size``-sized and one byte a channel. Raises ``E_SCENE_IMAGES`` when more than
@@ -97,12 +108,15 @@ def load_photos(
         try:
             with opened(shot, path) as image:
                 image.load()
-                return prepare(shot, image, max_size)
+                mask = masks.kept(shot.name, image, there) if masked else None
+                return prepare(shot, image, max_size, deepest, mask)
         except UnidentifiedImageError:
             return f"{shot.name} (cannot be read as any of {', '.join(FORMATS)})"
         except (OSError, SyntaxError, ValueError) as error:
             return f"{shot.name} ({error})"
 
+    deepest = _deepest(scene, index)
+    there = masks.index(scene.images.parent / "masks") if masked else {}
     photos: list[Photo] = []
     lost: list[str] = []
     said = time.monotonic()
@@ -113,9 +127,10 @@ def load_photos(
             if time.monotonic() - said > _SAY_EVERY:
                 said = time.monotonic()
                 log.event(phase="photos", decoded=done, of=len(scene.shots))
-    refuse_lost(lost, len(scene.shots), index)
+    refuse_lost(lost, len(scene.shots))
     for name in lost:
         log.line(f"warning: left out {name}")
+    _tell(scene, index, photos)
     log.event(
         phase="photos",
         used=len(photos),
@@ -131,16 +146,55 @@ def decoders() -> int:
     return min(4, host.cpus())
 
 
-def refuse_lost(lost: Sequence[str], total: int, index: dict[str, Path]) -> None:
+def refuse_lost(lost: Sequence[str], total: int, detail: str = "") -> None:
     """Raise ``E_SCENE_IMAGES`` if more than ``MAX_MISSING`` of ``total`` photographs are lost."""
     if len(lost) > MAX_MISSING * total:
-        there = ", ".join(list(index)[:3]) or "no file"
         raise TrainerError(
             "E_SCENE_IMAGES",
-            f"{len(lost)} of {total} registered photographs are missing or "
-            f"unreadable ({MAX_MISSING:.0%} may be): {'; '.join(lost[:5])}",
-            f"images/ holds {there}{' ...' if len(index) > 3 else ''}",
+            f"{len(lost)} of {total} registered photographs are missing, unreadable or others "
+            f"({MAX_MISSING:.0%} may be): {'; '.join(lost[:5])}",
+            detail,
         )
+
+
+def _near(names: Sequence[str], index: dict[str, Path]) -> str:
+    """What ``images/`` holds instead of names that are missing: the nearest file, as written."""
+    stems: dict[str, Path] = {}
+    for path in index.values():
+        stems.setdefault(path.stem.casefold(), path)
+    for name in names:
+        pure = PurePosixPath(name.replace("\\", "/"))
+        if twice := index.get(masks.key(PurePosixPath(f"{pure}{pure.suffix}"))):
+            return f"the files have their extension twice: {twice.name} for {pure.name}"
+        if other := stems.get(pure.stem.casefold()):
+            what = "another extension" if other.suffix != pure.suffix else "another folder"
+            return f"the files have {what}: {other.name} for {name}"
+    there = ", ".join(path.name for path in list(index.values())[:3]) or "no file"
+    return f"images/ holds {there}{' ...' if len(index) > 3 else ''}"
+
+
+def _tell(scene: Scene, index: dict[str, Path], photos: Sequence[Photo]) -> None:
+    """Lines on what is legal and may not be meant: other sizes, pixels that are left out."""
+    resized = []
+    for shot in scene.shots:
+        path = find_photo(scene.images, shot.name, index)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            if path:
+                with Image.open(path, formats=FORMATS) as image:
+                    if {*image.size} != {shot.camera.width, shot.camera.height}:
+                        resized.append(f"{image.width}x{image.height}")
+    if resized:
+        first = scene.shots[0].camera
+        log.line(
+            f"warning: {len(resized)} photographs are {resized[0]}, their camera "
+            f"{first.width}x{first.height}: scaled"
+        )
+    found = [photo.mask for photo in photos if photo.mask is not None]
+    if found:
+        share = float(np.mean([np.mean(mask == 0) for mask in found]))
+        log.line(f"masks: {share:.1%} of {len(found)} photographs is left out of loss and figures")
+    elif (scene.images.parent / "masks").is_dir():
+        log.line("warning: masks/ is not used: nothing there is a photograph's, or masks=ignore")
 
 
 def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
@@ -151,12 +205,7 @@ def find_photo(folder: Path, name: str, index: dict[str, Path]) -> Path | None:
             "E_SCENE_IMAGES", f"the model names a photograph outside images/: {name[:80]!r}"
         )
     path = folder / pure
-    return path if os.path.isfile(path) else index.get(_key(pure))
-
-
-def _key(path: PurePath) -> str:
-    """A name without regard to case, and to how its accents are written: macOS parts them."""
-    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+    return path if os.path.isfile(path) else index.get(masks.key(pure))
 
 
 def sizes(scene: Scene) -> list[tuple[int, int]]:
@@ -192,8 +241,16 @@ def opened(shot: Shot, path: Path) -> Image.Image:
     return image
 
 
-def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
+def prepare(
+    shot: Shot,
+    image: Image.Image,
+    max_size: int,
+    deepest: int = 2**16 - 1,
+    mask: Image.Image | None = None,
+) -> Photo:
     """Turn a decoded photograph into what is trained.
+
+    ``deepest``: white of 16-bit ones; ``mask``: 255 where it counts, of its size as stored.
 
     Orientation: COLMAP reads pixels as stored, so EXIF is followed only where the camera has the
     turned shape and not the stored one. Size: intrinsics follow the photograph if both have the
@@ -211,10 +268,18 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
                 f"{camera.camera_id} is {camera.width}x{camera.height}: another aspect; hand over "
                 "the photographs that SfM saw",
             )
+        if mask and mask.size == image.size != turned.size:
+            mask.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+            mask = ImageOps.exif_transpose(mask)
         image = turned
-    image = _rgb(image)
+    image = _rgb(image, deepest)
+    if mask:
+        mask = mask.resize(image.size, Image.Resampling.NEAREST)
+        image = masks.filled(image, mask)
     if not shot.pinhole:
         image, camera = undistort(shot, image)
+        if mask:
+            mask = undistort(shot, mask.convert("RGB"))[0].convert("L")
     scale = min(1.0, max_size / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))
     if min(size) < MIN_SIDE:
@@ -236,6 +301,7 @@ def prepare(shot: Shot, image: Image.Image, max_size: int) -> Photo:
         shot.rotation,
         shot.translation,
         not shot.pinhole,
+        masks.bits(mask.resize(size, Image.Resampling.BOX)) if mask else None,
     )
 
 
@@ -262,9 +328,26 @@ def _same_shape(size: tuple[int, int], camera: pycolmap.Camera) -> bool:
     return abs(width - height * camera.width / camera.height) <= max(1.5, 0.005 * width)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _deepest(scene: Scene, index: dict[str, Path]) -> int:
+    """White of the scene's 16-bit photographs: the full value of the bits that they use, as 4095.
+
+    Cameras write 10, 12 or 14 bits into 16; one range for all keeps their brightness comparable.
+    """
+    most = 0
+    for shot in scene.shots:
+        path = find_photo(scene.images, shot.name, index)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            if path:
+                with Image.open(path, formats=FORMATS) as image:
+                    if image.mode.startswith("I"):
+                        most = max(most, int(np.asarray(image).max()))
+    return int(2 ** max(8, int(most).bit_length()) - 1)
+
+
+def _rgb(image: Image.Image, deepest: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels, which have no agreed range")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion saturates it
-        image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+        grey = np.asarray(image, np.float64) * (255 / deepest)
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     return image.convert("RGB")

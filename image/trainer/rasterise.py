@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from trainer import host, raster_torch
 from trainer.config import Config
 from trainer.errors import TrainerError, classify
+from trainer.masks import COUNTS, WINDOW, WINDOW_COUNTS
 from trainer.photos import Photo
 from trainer.raster_torch import BLACK
 
@@ -28,6 +30,8 @@ class View:
     viewmat: Tensor
     intrinsics: tuple[float, float, float, float]
     pixels: Tensor
+    #: (height, width) uint8 on the training device, bits as in ``Photo.mask``; None: all counts.
+    mask: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -39,9 +43,20 @@ class View:
         """Height in pixels."""
         return self.pixels.shape[0]
 
+    @functools.cached_property
+    def counted(self) -> tuple[int, int]:
+        """How many pixels, and how many windows of SSIM, count."""
+        if self.mask is None:
+            edge = WINDOW - 1
+            return self.width * self.height, (self.width - edge) * (self.height - edge)
+        half = WINDOW // 2
+        whole = self.mask[half:-half, half:-half] & WINDOW_COUNTS
+        return int((self.mask & COUNTS).sum()), int((whole > 0).sum())
+
     def on_cpu(self) -> View:
         """The same in host memory."""
-        return replace(self, viewmat=self.viewmat.cpu(), pixels=self.pixels.cpu())
+        mask = None if self.mask is None else self.mask.cpu()
+        return replace(self, viewmat=self.viewmat.cpu(), pixels=self.pixels.cpu(), mask=mask)
 
     def photo(self) -> Tensor:
         """The photograph as (height, width, 3) uint8 on the training device.
@@ -103,6 +118,7 @@ def make_view(photo: Photo, device: torch.device, resident: bool) -> View:
         viewmat.to(device),
         (photo.fx, photo.fy, photo.cx, photo.cy),
         pixels.to(device) if resident else pixels,
+        None if photo.mask is None else torch.from_numpy(photo.mask).to(device),
     )
 
 

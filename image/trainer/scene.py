@@ -1,12 +1,11 @@
-"""The COLMAP model: read through pycolmap, judged before any GPU time is spent."""
+"""The scene: a COLMAP model, judged before any GPU time is spent."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import struct
-import tempfile
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from trainer import log
-from trainer.channel import MODEL, Layout
+from trainer import colmap, log
+from trainer.channel import Layout
 from trainer.errors import TrainerError
 
 Array = npt.NDArray[Any]
@@ -23,8 +22,11 @@ Array = npt.NDArray[Any]
 MIN_IMAGES = 3
 MIN_POINTS = 100
 MIN_OBSERVATIONS = 300
+#: Share of points that may have coordinates that are no numbers.
+MAX_LOST = 0.05
 #: Float32, which the .ply is written in, resolves about 1 part in 1.7e7; beyond this ratio of
-#: offset to extent, details are coarser than a thousandth of the scene.
+#: offset to extent, details are coarser than a thousandth of the scene, and the .ply is written
+#: about a local origin.
 MAX_OFFSET = 1e4
 #: From this ratio on (map coordinates), steps of training would be lost in rounding: it happens
 #: about an origin of its own.
@@ -49,6 +51,8 @@ class Shot:
     camera: pycolmap.Camera
     rotation: Array
     translation: Array
+    #: Rows of ``Scene.points`` that this photograph observes.
+    seen: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def pinhole(self) -> bool:
@@ -66,7 +70,9 @@ class Shot:
 class Scene:
     """What SfM handed over: shots by byte-sorted name, points (N, 3) and colours (N, 3) uint8.
 
-    Shots and points are relative to ``origin`` (3,), which is 0 but for scenes far away from 0.
+    Shots and points are relative to ``origin`` (3,), which is 0 but for scenes far away from 0;
+    ``written`` (3,) is the origin of the .ply's coordinates: 0, the scene's own, or ``origin``
+    where float32 does not resolve those.
     """
 
     shots: tuple[Shot, ...]
@@ -75,6 +81,7 @@ class Scene:
     images: Path
     digest: str
     origin: Array
+    written: Array
 
     @property
     def size(self) -> float:
@@ -94,176 +101,115 @@ class Scene:
 
 def read_scene(layout: Layout) -> Scene:
     """Read and judge the model; raises the ``E_SCENE_`` code of the first thing amiss."""
-    require_whole(layout)
     pycolmap.logging.minloglevel = 3  # its multi-line reports are raised as exceptions anyway
-    try:
-        model = _read(layout)
-        names = text_names(layout)
-        shots = [
-            Shot(
-                names.get(im.image_id, im.name),
-                model.cameras[im.camera_id],
-                pose.rotation.matrix(),
-                np.asarray(pose.translation),
-            )
-            for im in model.images.values()
-            if im.has_pose and (pose := im.cam_from_world())
-        ]
-        off = _reprojection(model)
-    except UnicodeDecodeError as error:
-        raise TrainerError(
-            "E_SCENE_FORMAT",
-            f"a photograph's name is not UTF-8: {_around(error)!r}; rename it in SfM",
-        ) from error
-    except (RuntimeError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        raise TrainerError(
-            "E_SCENE_FORMAT",
-            f"pycolmap cannot read the model in {layout.model.name}/: {error}"[:400],
-        ) from error
-    tracks = [(p.xyz, p.color, p.track.length()) for p in model.points3D.values()]
-    points = np.array([t[0] for t in tracks], np.float64).reshape(-1, 3)
-    colors = np.array([t[1] for t in tracks], np.uint8).reshape(-1, 3)
+    model = colmap.read(layout.files)
+    order = np.argsort(model.ids)
+    shots = [_shot(model, row, order) for row in model.images]
     shots.sort(key=lambda shot: shot.name.encode())
-    _judge_shots(shots, len(model.images))
-    origin = _judge_points(points, sum(t[2] for t in tracks), shots)
-    if off > MAX_REPROJECTION:
-        raise TrainerError(
-            "E_SCENE_CAMERA",
-            f"half of the observations lie {off:.0%} of the image or more from where their points "
-            "project; SfM must hand over world-to-camera poses, and points, of one model",
-        )
-    finite = np.isfinite(points).all(1)
+    _judge_shots(shots)
+    origin = _judge_points(model.xyz, shots)
+    _judge_tracks(model, shots)
+    finite = np.isfinite(model.xyz).all(1)
+    place = np.cumsum(finite) - 1
     scene = Scene(
-        tuple(replace(s, translation=s.translation + s.rotation @ origin) for s in shots),
-        points[finite] - origin,
-        colors[finite],
+        tuple(
+            replace(
+                s,
+                translation=s.translation + s.rotation @ origin,
+                seen=place[s.seen[finite[s.seen]]],
+            )
+            for s in shots
+        ),
+        model.xyz[finite] - origin,
+        model.rgb[finite],
         layout.images,
         _digest(layout),
         origin,
+        origin if _far(model.xyz[finite]) > MAX_OFFSET else np.zeros(3),
     )
+    if scene.written.any():
+        log.line(
+            f"georeferenced: the .ply is written about {', '.join(f'{x:.3f}' for x in origin)}, "
+            "see georeference.json"
+        )
     log.event(
         phase="scene",
         images=len(shots),
         points=len(scene.points),
         cameras=len(model.cameras),
         size=scene.size,
-        observations_per_image=sum(t[2] for t in tracks) / len(shots),
+        observations_per_image=sum(len(row.ids) for row in model.images) / len(shots),
     )
     return scene
 
 
-def _read(layout: Layout) -> pycolmap.Reconstruction:
-    """The model of the three files that tell all.
-
-    COLMAP 4's rigs and frames repeat the poses that the images have, and pycolmap 4.2 reads a
-    damaged frames.bin for ever.
-    """
-    with tempfile.TemporaryDirectory(prefix="model-") as three:
-        for path in map(layout.file, MODEL):
-            (Path(three) / path.name).symlink_to(path.absolute())
-        return pycolmap.Reconstruction(three)
-
-
-def _around(error: UnicodeDecodeError) -> bytes:
-    """The word that could not be read; a text model is one text, a binary one has one name."""
-    before, after = error.object[: error.start], error.object[error.start :]
-    return before.rpartition(b"\n")[2][-40:] + after.partition(b"\n")[0][:40]
+def _shot(model: colmap.Model, row: colmap.ImageRow, order: Array) -> Shot:
+    quat = row.pose[:4] / (np.linalg.norm(row.pose[:4]) or 1)
+    rotation = pycolmap.Rotation3d(quat[[1, 2, 3, 0]]).matrix()
+    seen = np.zeros(0, np.int64)
+    if len(model.ids) and len(row.ids):
+        known = model.ids[order]
+        at = np.minimum(np.searchsorted(known, row.ids), len(known) - 1)
+        seen = order[at[known[at] == row.ids]]
+    return Shot(row.name, model.cameras[row.camera], rotation, row.pose[4:], seen)
 
 
-def _reprojection(model: pycolmap.Reconstruction) -> float:
+def _judge_tracks(model: colmap.Model, shots: list[Shot]) -> None:
+    """Refuse poses and points that the observations contradict; say so where there are too few."""
+    observations = sum(len(row.ids) for row in model.images)
+    if observations < MIN_OBSERVATIONS:
+        log.line(
+            f"warning: {observations} observations tie points to photographs: poses cannot be "
+            "checked by them, and training goes on without"
+        )
+        return
+    off = _reprojection(model)
+    if off > MAX_REPROJECTION:
+        raise TrainerError(
+            "E_SCENE_CAMERA",
+            f"half of the observations lie {off:.0%} of the image or more from where their points "
+            "project; SfM must hand over world-to-camera poses, and points, of one model",
+        )
+
+
+def _reprojection(model: colmap.Model) -> float:
     """Median distance of observations from their points' projections, in diagonals of the image.
 
     Of some thousand points. Behind the camera counts as 1; 0 without observations.
     """
-    points = list(model.points3D.values())
-    off = []
-    for point in points[:: math.ceil(len(points) / 1000) or 1]:
-        for seen in point.track.elements:
-            image = model.images[seen.image_id]
-            pixel = image.project_point(point.xyz) if image.has_pose else None
-            place = image.point2D(seen.point2D_idx).xy
-            gap = math.inf if pixel is None else math.dist(pixel, place)
-            camera = model.cameras[image.camera_id]
-            off.append(min(1.0, gap / (math.hypot(camera.width, camera.height) or 1)))
-    return float(np.median(off)) if off else 0.0
+    some = np.sort(model.ids)[:: math.ceil(len(model.ids) / 1000) or 1]
+    order = np.argsort(model.ids)
+    known, off = model.ids[order], [np.zeros(0)]
+    for row in model.images:
+        of = np.isin(row.ids, some)
+        at = np.searchsorted(known, row.ids[of])
+        shot = _shot(model, replace(row, ids=row.ids[of], xy=row.xy[of]), order)
+        points = model.xyz[order[at]] @ shot.rotation.T + shot.translation
+        ahead = points[:, 2] > 0
+        gap = np.ones(len(points))
+        if ahead.any():
+            pixels = np.array(shot.camera.img_from_cam(points[ahead])).reshape(-1, 2)
+            diagonal = math.hypot(shot.camera.width, shot.camera.height) or 1
+            away = np.linalg.norm(pixels - row.xy[of][ahead], axis=1) / diagonal
+            gap[ahead] = np.minimum(np.nan_to_num(away, nan=1.0), 1.0)
+        off.append(gap)
+    every = np.concatenate(off)
+    return float(np.median(every)) if len(every) else 0.0
 
 
-def require_whole(layout: Layout) -> None:
-    """Walk the binary files: every record complete, nothing missing (``E_SCENE_FORMAT``).
-
-    pycolmap 4.2 does not notice a file that ends early: it loops over a truncated points3D.bin
-    for ever and invents cameras. Text files need no walk. Format: COLMAP documentation,
-    "Output Format", binary.
-    """
-    if layout.kind != "bin":
-        return
-    for name, walk in (
-        ("cameras", _walk_cameras),
-        ("images", _walk_images),
-        ("points3D", _walk_points),
-    ):
-        data = layout.file(name).read_bytes()
-        try:
-            (count,) = struct.unpack_from("<Q", data, 0)
-            # The smallest record is 26 bytes: a larger count is damage, not a scene.
-            end = walk(data, count) if count * 26 <= len(data) else -1
-        except (struct.error, ValueError, OverflowError):
-            end = -1
-        if end != len(data):
-            raise TrainerError(
-                "E_SCENE_FORMAT",
-                f"{name}.bin is damaged or incomplete "
-                f"({len(data)} bytes); write the model again or upload it whole",
-            )
-
-
-def text_names(layout: Layout) -> dict[int, str]:
-    """Image id to whole name in a text model; empty for a binary one.
-
-    pycolmap 4.2 ends a name in images.txt at its first space.
-    """
-    if layout.kind == "bin":
-        return {}
-    names = {}
-    lines = iter(layout.file("images").read_text(encoding="utf-8").splitlines())
-    for line in lines:
-        if line.strip() and not line.lstrip().startswith("#"):
-            fields = line.split(maxsplit=9)
-            names[int(fields[0])] = fields[9].strip()
-            next(lines, None)  # the observations, on a line that may be empty
-    return names
-
-
-def _walk_cameras(data: bytes, count: int) -> int:
-    at = 8
-    for _ in range(count):
-        (model,) = struct.unpack_from("<i", data, at + 4)
-        camera = pycolmap.Camera.create_from_model_id(1, pycolmap.CameraModelId(model), 1.0, 2, 2)
-        at += 24 + 8 * len(camera.params)
-    return at
-
-
-def _walk_images(data: bytes, count: int) -> int:
-    at = 8
-    for _ in range(count):
-        at = data.index(b"\0", at + 64) + 1
-        at += 8 + 24 * struct.unpack_from("<Q", data, at)[0]
-    return at
-
-
-def _walk_points(data: bytes, count: int) -> int:
-    at = 8
-    for _ in range(count):
-        at += 51 + 8 * struct.unpack_from("<Q", data, at + 43)[0]
-    return at
-
-
-def _judge_shots(shots: list[Shot], listed: int) -> None:
+def _judge_shots(shots: list[Shot]) -> None:
     if len(shots) < MIN_IMAGES:
         raise TrainerError(
             "E_SCENE_IMAGES",
-            f"{len(shots)} of {listed} photographs have a pose, "
+            f"{len(shots)} photographs have a pose, "
             f"at least {MIN_IMAGES} are needed; SfM must register more",
+        )
+    twice = [name for name, count in Counter(shot.name for shot in shots).items() if count > 1]
+    if twice:
+        raise TrainerError(
+            "E_SCENE_IMAGES",
+            f"{len(twice)} names of photographs stand for two poses each: "
+            f"{', '.join(map(repr, twice[:3]))}; SfM must give each photograph a name of its own",
         )
     for shot in shots:
         pose = np.concatenate([shot.rotation.ravel(), shot.translation])
@@ -298,7 +244,7 @@ def _judge_shots(shots: list[Shot], listed: int) -> None:
             )
 
 
-def _judge_points(points: Array, observations: int, shots: list[Shot]) -> Array:
+def _judge_points(points: Array, shots: list[Shot]) -> Array:
     """Refuse what cannot be started from; returns the origin to train about."""
     finite = int(np.isfinite(points).all(1).sum())
     if finite < MIN_POINTS:
@@ -307,23 +253,21 @@ def _judge_points(points: Array, observations: int, shots: list[Shot]) -> Array:
             f"{finite} finite points, at least {MIN_POINTS} are "
             "needed; SfM must triangulate more (more overlap, more features)",
         )
-    if observations < MIN_OBSERVATIONS:
-        raise TrainerError(
-            "E_SCENE_POINTS",
-            f"{observations} observations of {finite} points in "
-            f"{len(shots)} photographs, at least {MIN_OBSERVATIONS} are needed; "
-            "SfM must keep the tracks of its points",
-        )
+    if lost := len(points) - finite:
+        if lost > MAX_LOST * len(points):
+            raise TrainerError(
+                "E_SCENE_POINTS",
+                f"{lost} of {len(points)} points have coordinates that are no numbers; "
+                "SfM must export the model again",
+            )
+        log.line(f"warning: left out {lost} points whose coordinates are no numbers")
     good = points[np.isfinite(points).all(1)]
     middle = np.median(good, 0)
-    extent = float(np.median(np.linalg.norm(good - middle, axis=1)))
-    offset = float(np.linalg.norm(middle))
-    if not extent > 0 or offset / extent > MAX_OFFSET:
+    far = _far(good)
+    if not far < np.inf:
         raise TrainerError(
             "E_SCENE_POINTS",
-            f"the points lie {offset:.4g} from the origin with an "
-            f"extent of {extent:.4g}: too far for float32; SfM must move the model "
-            "to a local origin",
+            "half of the points and more lie in one place; SfM must triangulate them anew",
         )
     some = good[:: math.ceil(len(good) / 1000)]
     centres = np.stack([shot.centre for shot in shots])
@@ -340,12 +284,19 @@ def _judge_points(points: Array, observations: int, shots: list[Shot]) -> Array:
             f"the points lie {near:.3g} from the cameras, and nothing nearer than 0.01 is drawn; "
             f"SfM must scale the model up, to {MIN_DISTANCE} at least",
         )
-    return middle if offset > LOCAL_OFFSET * extent else np.zeros(3)
+    return middle if far > LOCAL_OFFSET else np.zeros(3)
+
+
+def _far(points: Array) -> float:
+    """Distance of finite points from 0, by their extent; inf for points in one place."""
+    middle = np.median(points, 0)
+    extent = float(np.median(np.linalg.norm(points - middle, axis=1)))
+    return float(np.linalg.norm(middle)) / extent if extent > 0 else math.inf
 
 
 def _digest(layout: Layout) -> str:
     """Hash of the model's files, which names the scene in checkpoints and metrics."""
     digest = hashlib.sha256()
-    for path in map(layout.file, MODEL):
+    for path in layout.files.values():
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -79,7 +79,7 @@ class AutogradStep:
         drawn = drop(opacities, at.dropout, draw)
         image = render(splats.params, drawn, view, at.sh_degree, at.background)
         wanted = photo.float() / 255
-        total = loss.photometric(image, wanted)
+        total = loss.photometric(image, wanted, view.mask)
         if self._config.opacity_reg:
             total = total + self._config.opacity_reg * opacities.mean()
         total.backward()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class AutogradStep:
         splats.optimizer.step()
         splats.optimizer.zero_grad(set_to_none=True)
         densify.stir(splats, self._config, at.means_rate, self._scene_size, draw)
-        return torch.stack([total.detach(), loss.mse(image.detach(), wanted)])
+        return torch.stack([total.detach(), loss.mse(image.detach(), wanted, view.mask)])
 
     def release(self) -> None:
         """See ``Step.release``."""

@@ -74,7 +74,7 @@ def drawn(
         if stop.asked is not None:
             break
         # By its name a step knows its camera.
-        own = replace(view, name=f"virtual {len(found) + 1}", viewmat=viewmat)
+        own = replace(view, name=f"virtual {len(found) + 1}", viewmat=viewmat, mask=None)
         images = [render(m, m["opacities"].sigmoid(), own, degree).clamp(0, 1) for m in models]
         pixels = (torch.stack(images).mean(0) * 255).round().byte()
         found.append(replace(own, pixels=pixels.to(view.pixels.device)))

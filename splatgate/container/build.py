@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splatgate import evidence
-from splatgate.container import base, engine, provenance, starting
+from splatgate.container import base, engine, provenance, starting, trust
 from splatgate.container.base import Base
 from splatgate.container.buildlog import NO_NAMES, failure, run_logged
 from splatgate.container.engine import PLATFORM, Builder, EngineError, say
 from splatgate.container.provenance import bare
+from splatgate.container.trust import Trust
 from splatgate.paths import BUILD, ROOT
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Options:
     tag: str = TAG
     release: bool = False
     base: str | None = None
-    #: A PEM bundle, trusted while packages are fetched and kept out of the image.
+    #: A PEM bundle, trusted while packages are fetched and kept out of the image; by default what
+    #: this machine trusts.
     extra_ca: Path | None = None
     apt_mirror: str | None = None
     pip_index: str | None = None
@@ -108,10 +110,7 @@ def build_image(options: Options) -> BuildRecord:
         EngineError: no engine, no base, a bad option, or the build failed.
     """
     context = provenance.context_sha256(options.context)
-    if options.extra_ca is not None and not options.extra_ca.is_file():
-        raise EngineError(
-            f"EXTRA_CA names {options.extra_ca}, which is no file", "give a PEM bundle"
-        )
+    trusted = _trust(options)
     engine.check_python()
     where = starting.ensure(options.out.parent / "engine")
     link = engine.client(where)
@@ -130,8 +129,9 @@ def build_image(options: Options) -> BuildRecord:
             link, builder, options.base, options.apt_mirror, earlier.base if earlier else None
         )
         say(f"image: building {options.tag} on {on.ref} ({on.how}) for {', '.join(options.archs)}")
+        say(f"image: the build trusts {trusted.said}")
         network = earlier.network if earlier else "default"
-        with _secrets(options) as secrets:
+        with _secrets(options, trusted) as secrets:
             return _build(link, builder, options, context, on, network, secrets)
 
 
@@ -149,9 +149,10 @@ def _build(
     started = datetime.now(UTC)
     begun = time.monotonic()
     labels = provenance.revision(options.context)
+    oci = engine.containerd_store(link)
     try:
         while True:
-            argv = command(builder, options, on, network, labels, secrets)
+            argv = command(builder, options, on, network, labels, secrets, oci)
             status = run_logged(argv, builder.environment(), running)
             text = running.read_text(errors="replace")
             if status == 0 or network == "host" or not re.search(NO_NAMES.pattern, text):
@@ -179,7 +180,7 @@ def _build(
         log_sha256=hashlib.sha256(log.read_bytes()).hexdigest(),
         builder=builder.version,
         engine=str(link.version().get("Version", "")),
-        options=options.public(),
+        options=options.public() | {"extra_ca": "extra_ca" in secrets},
         network=network,
     )
     evidence.write(options.out / "build.json", record)
@@ -230,9 +231,17 @@ def command(
     network: str,
     labels: Mapping[str, str],
     secrets: Mapping[str, Path],
+    oci: bool = False,
 ) -> list[str]:
-    """The command that builds. Labels that change by themselves are its own: no cache to spoil."""
-    argv = [*builder.argv, "--platform", PLATFORM, "--progress", "plain", "--tag", options.tag]
+    """The command that builds. Labels that change by themselves are its own: no cache to spoil.
+
+    ``oci``: the engine would keep and push the image in OCI's form, which SageMaker's endpoints
+    refuse (contract, section 4), unless it is told not to.
+    """
+    argv = [*builder.argv]
+    if oci and "--load" in argv:
+        argv[argv.index("--load")] = "--output=type=image,oci-mediatypes=false"
+    argv += ["--platform", PLATFORM, "--progress", "plain", "--tag", options.tag]
     if network != "default":
         argv += ["--network", network]
     for name, path in secrets.items():
@@ -247,12 +256,29 @@ def command(
     return [*argv, str(options.context)]
 
 
+def _trust(options: Options) -> Trust:
+    """The certificates to trust while packages are fetched: those given, else the machine's."""
+    if options.extra_ca is None:
+        return trust.machine()
+    found = trust.read(options.extra_ca)
+    if not found:
+        raise EngineError(
+            f"EXTRA_CA names {options.extra_ca}, which holds no certificate", "give a PEM bundle"
+        )
+    return Trust("\n".join([*found, ""]), f"the certificates of EXTRA_CA: {len(found)}")
+
+
 @contextmanager
-def _secrets(options: Options) -> Iterator[dict[str, Path]]:
+def _secrets(options: Options, trusted: Trust) -> Iterator[dict[str, Path]]:
     """Files of the build's secrets, by name. Addresses may hold passwords, so they go this way."""
+    secrets = {
+        "extra_ca": trusted.pem,
+        "apt_mirror": options.apt_mirror,
+        "pip_index": options.pip_index,
+    }
     with tempfile.TemporaryDirectory(prefix="splatgate-") as folder:
-        files = {} if options.extra_ca is None else {"extra_ca": options.extra_ca.resolve()}
-        for name, value in (("apt_mirror", options.apt_mirror), ("pip_index", options.pip_index)):
+        files = {}
+        for name, value in secrets.items():
             if value:
                 files[name] = Path(folder) / name
                 files[name].write_text(value)
@@ -321,7 +347,9 @@ def parse(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Options, bool]:
         "--extra-ca",
         metavar="PEM",
         default=env.get("EXTRA_CA") or None,
-        help="CA certificates to trust while packages are fetched; none stay in the image",
+        help="CA certificates to trust while packages are fetched, by default those that this "
+        f"machine trusts ({', '.join(trust.VARIABLES)}, else what was added to the system's "
+        "store); none stay in the image",
     )
     parser.add_argument(
         "--apt-mirror",

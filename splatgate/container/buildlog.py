@@ -14,8 +14,22 @@ from typing import IO
 
 from splatgate.container.engine import EngineError, say
 
-#: A line of progress at least this often, in seconds.
-TELL = 10.0
+#: A line of progress at least this often, in seconds; sooner when another stage runs.
+TELL = 30.0
+#: Stages of image/Dockerfile in the order in which they begin, and seconds that each takes on two
+#: idle cores.
+USUAL = {
+    "base": 8,
+    "tools": 12,
+    "compiler": 80,
+    "torch": 100,
+    "kernels": 25,
+    "runtime": 25,
+    "gsplat": 120,
+    "export": 20,
+}
+#: Those that run beside another that takes longer.
+BESIDE = {"compiler", "kernels", "runtime"}
 #: Seconds that the builder gets to end after an interrupt, before it is killed.
 GRACE = 10.0
 
@@ -39,7 +53,8 @@ CAUSES = (
     Cause(
         r"CERTIFICATE_VERIFY_FAILED|(?i:certificate verif(?:y|ication) failed)",
         "the package index's or mirror's certificate is not trusted inside the build",
-        "where the network inspects TLS, give its CA: EXTRA_CA=/path/to/bundle.pem make image",
+        "where the network inspects TLS, add its CA to this machine's store, or give it: "
+        "EXTRA_CA=/path/to/bundle.pem make image",
     ),
     Cause(
         r"No space left on device",
@@ -70,9 +85,9 @@ CAUSES = (
     ),
 )
 
-#: A step of BuildKit's plain log: number, stage and place, instruction.
-_STEP = re.compile(r"^#(\d+) (\[[^\]]+\] .+|exporting .+|importing .+)")
-_OUTPUT = re.compile(r"^#(\d+) ")
+#: A step of BuildKit's plain log: its number, and its stage or that it exports; and a step's end.
+_STEP = re.compile(r"^#(?P<number>\d+) (?:\[(?P<stage>[\w-]+) +\d+/\d+\]|exporting )")
+_ENDED = re.compile(r"^#(?P<number>\d+) (?:DONE|CACHED|ERROR|CANCELED)")
 #: Lines that say nothing of why a build failed: the repeated command, rules, blanks.
 _NOISE = re.compile(
     r"^(?:-+|\s*|#\d+ sha256:\w+|executor failed running.*|ERROR: failed to solve.*| > \[.*"
@@ -82,39 +97,34 @@ _NOISE = re.compile(
 
 
 class Progress:
-    """What a build does, from its plain log: the steps begun and not done."""
+    """What a build does, from its plain log: the stages that run, those left, and how long they
+    usually take.
+    """
 
     def __init__(self) -> None:
         self._running: dict[str, str] = {}
-        self._latest = "starting"
+        self._begun: set[str] = set()
 
     def feed(self, line: str) -> None:
         """Take one line of the log."""
-        begun = _STEP.match(line)
-        if begun:
-            self._running[begun.group(1)] = short(begun.group(2))
-        found = _OUTPUT.match(line)
-        if not found:
-            return
-        number = found.group(1)
-        if re.match(r"^#\d+ (?:DONE|CACHED|ERROR|CANCELED)", line):
-            self._running.pop(number, None)
-        elif number in self._running:
-            self._latest = self._running[number]
+        if begun := _STEP.match(line):
+            stage = begun["stage"] or "export"
+            self._running[begun["number"]] = stage
+            self._begun.add(stage)
+        elif ended := _ENDED.match(line):
+            self._running.pop(ended["number"], None)
 
     @property
     def step(self) -> str:
-        """The step that spoke last, or another that runs."""
-        if self._latest not in self._running.values() and self._running:
-            self._latest = list(self._running.values())[-1]
-        return self._latest
-
-
-def short(step: str) -> str:
-    """A step in a few words: its stage, and the instruction without its mounts."""
-    words = re.sub(r"--mount=\S+\s*", "", step)
-    words = re.sub(r"\s+", " ", words)
-    return words if len(words) <= 72 else f"{words[:71]}…"
+        """Stages that run; then those not begun, and the minutes that all of these usually take."""
+        now = [stage for stage in USUAL if stage in self._running.values()]
+        left = [stage for stage in USUAL if stage not in self._begun]
+        minutes = round(sum(USUAL[stage] for stage in now + left if stage not in BESIDE) / 60)
+        # Between two steps the builder reads what the next one is given: gigabytes of packages.
+        parts = [", ".join(now) if now or not left else f"preparing {left.pop(0)}"]
+        if left:
+            parts.append(f"then {', '.join(left)}")
+        return f"{'; '.join(parts) or 'ending'} (usually {max(1, minutes)} min)"
 
 
 def run_logged(argv: Sequence[str], env: dict[str, str], log: Path, tell: float = TELL) -> int:
@@ -163,6 +173,7 @@ def run_logged(argv: Sequence[str], env: dict[str, str], log: Path, tell: float 
                     progress.feed(line)
                 now = time.monotonic()
                 step = progress.step
+                # Steps that end within a second of each other are told as one.
                 if now - told >= tell or (step != said and now - told >= 1.0):
                     say(f"image: {now - begun:4.0f} s  {step}")
                     told, said = now, step

@@ -28,6 +28,14 @@ INDEXES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 ACCEPT = (SCHEMA2, OCI, *INDEXES)
+#: Media types of an OCI image's parts, and of the same bytes in Docker's form (containerd,
+#: images/mediatypes.go). zstd has none.
+AS_SCHEMA2 = {
+    "application/vnd.oci.image.config.v1+json": "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.layer.v1.tar+gzip": (
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    ),
+}
 #: One answer takes no longer, seconds.
 ANSWER = 20.0
 #: The API has no way from a digest to its tags: each is asked for, and no more than these.
@@ -75,6 +83,24 @@ class Manifest:
         """Digest of its configuration; an index has none."""
         digest = (self.document.get("config") or {}).get("digest")
         return str(digest) if digest else None
+
+    def schema2(self) -> Manifest | None:
+        """An OCI image's manifest in Docker's form: the same configuration and layers, by digest.
+
+        None: it is no OCI image, or a part of it has no such form.
+        """
+        document = self.document
+        parts = [document.get("config"), *(document.get("layers") or ())]
+        if self.media_type != OCI or any(
+            (p or {}).get("mediaType") not in AS_SCHEMA2 for p in parts
+        ):
+            return None
+        config, *layers = (
+            {"mediaType": AS_SCHEMA2[p["mediaType"]], "size": p["size"], "digest": p["digest"]}
+            for p in parts
+        )
+        made = {"schemaVersion": 2, "mediaType": SCHEMA2, "config": config, "layers": layers}
+        return Manifest(json.dumps(made, indent=3).encode(), SCHEMA2)
 
 
 def checked(manifest: Manifest, reference: str, said: str | None, where: str) -> Manifest:

@@ -30,12 +30,12 @@ PYTHON = (3, 11)
 #: Engine whose own Dockerfile reader knows ``RUN --mount`` without a ``# syntax`` line (moby 20.10,
 #: BuildKit 0.8).
 ENGINE = (20, 10)
-#: Free disk where the engine keeps its data. Measured, a first build: image 7.7 GB, compiler 5.2,
-#: unpacked wheels 3.2 and as much in pip's cache; the rest is for a second version
-#: of torch's layer. With the stages cached, a changed lock costs at most some hundred MB.
-BUILD_BYTES = 25 * GB
+#: Free disk where the engine keeps its data. Measured, a first build: image 7.7 GB, compiler 0.9,
+#: downloads 3.2; the rest is for a second version of torch's layer. With the stages cached, a
+#: changed lock costs at most some hundred MB.
+BUILD_BYTES = 20 * GB
 CACHED_BYTES = 5 * GB
-#: An engine on this machine answers in milliseconds; one behind ssh needs seconds.
+#: An engine on this machine answers in milliseconds; one far away needs seconds.
 PING_SECONDS = 10.0
 #: Time limit of the SDK's other calls: filling a volume takes longer than a ping.
 CALL_SECONDS = 120
@@ -118,7 +118,7 @@ def _field(path: Path, *keys: str) -> str:
 
 
 def trouble(where: Endpoint, seconds: float = PING_SECONDS) -> EngineError | None:
-    """Why no engine answers at ``where``, or None when one does (or only the SDK can tell: ssh).
+    """Why no engine answers at ``where``, or None when one does.
 
     Asks with the standard library alone, since the SDK reports every cause as the same error.
     """
@@ -133,10 +133,15 @@ def trouble(where: Endpoint, seconds: float = PING_SECONDS) -> EngineError | Non
             return unreachable(where, str(error))
         return None
     if kind == "ssh":
-        return None
+        # The SDK needs a client of its own for it, which would not read the user's ssh settings.
+        return EngineError(
+            f"{where.source} is {where.host}, and an engine is not asked over ssh",
+            f"forward its socket: ssh -fNT -L /tmp/engine.sock:/var/run/docker.sock {rest}, then "
+            "DOCKER_HOST=unix:///tmp/engine.sock",
+        )
     return EngineError(
         f"{where.source} is {where.host}, which names no engine",
-        "write unix:///path/docker.sock, tcp://host:port or ssh://host, or unset it",
+        "write unix:///path/docker.sock or tcp://host:port, or unset it",
     )
 
 
@@ -156,7 +161,7 @@ def _unix_trouble(where: Endpoint, path: str, seconds: float) -> EngineError | N
             if where.source == "default":
                 return EngineError(
                     "no container engine runs on this machine",
-                    "start Docker, or set DOCKER_HOST to one elsewhere (ssh://host); "
+                    "start Docker, or set DOCKER_HOST to one elsewhere; "
                     "as root on Debian or Ubuntu `make image` installs and starts one",
                 )
             return unreachable(where, "nobody listens there")
@@ -206,7 +211,6 @@ def client(where: Endpoint | None = None, seconds: float = PING_SECONDS) -> dock
         link = docker.from_env(
             timeout=int(seconds),
             environment={**os.environ, "DOCKER_HOST": where.host},
-            use_ssh_client=where.host.startswith("ssh://"),
         )
         link.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
@@ -318,6 +322,12 @@ def _answer(program: str, *args: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def containerd_store(link: docker.DockerClient) -> bool:
+    """Whether the engine keeps its images in containerd's store, and so in OCI's form."""
+    status = link.info().get("DriverStatus") or ()
+    return ["driver-type", "io.containerd.snapshotter.v1"] in [list(pair) for pair in status]
+
+
 def preflight(link: docker.DockerClient, where: Endpoint, need: int = BUILD_BYTES) -> list[str]:
     """Whether this machine and engine can build. Returns remarks that do not stop the build.
 
@@ -348,7 +358,9 @@ def preflight(link: docker.DockerClient, where: Endpoint, need: int = BUILD_BYTE
             "hours and training stays not verified"
         )
     if where.local:
-        check_disk(Path(info.get("DockerRootDir") or "/var/lib/docker"), need)
+        folder = Path(info.get("DockerRootDir") or "/var/lib/docker")
+        free = check_disk(folder, need)
+        remarks.append(f"needs {need / GB:.0f} GB in {folder}, {free / GB:.0f} GB are free")
     return remarks
 
 
@@ -366,8 +378,9 @@ def check_python(version: tuple[int, ...] | None = None) -> None:
         )
 
 
-def check_disk(folder: Path, need: int) -> None:
-    """Refuse when fewer than ``need`` bytes are free where ``folder`` is or would be made.
+def check_disk(folder: Path, need: int) -> int:
+    """Refuse when fewer than ``need`` bytes are free where ``folder`` is or would be made. Returns
+    the bytes that are free.
 
     Raises:
         EngineError: there is too little; says how much is free and where.
@@ -379,10 +392,11 @@ def check_disk(folder: Path, need: int) -> None:
         except OSError:
             # The engine's folder may be closed to this user, or be inside its virtual machine.
             if folder == folder.parent:
-                return
+                return need
             folder = folder.parent
     if free < need:
         raise EngineError(
             f"{folder} has {free / GB:.1f} GB free, and the build needs {need / GB:.0f} GB",
             "free some (docker system prune) or move the engine's data-root",
         )
+    return free

@@ -24,6 +24,9 @@ from splatgate.container.engine import Endpoint, EngineError, endpoint, say, tro
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "engine"
 #: Present where systemd is process 1 (sd_booted(3)).
 SYSTEMD = Path("/run/systemd/system")
+#: Debian's packages of an engine, and those that only newer releases have apart from it.
+PACKAGES = ("docker.io", "iptables", "debootstrap")
+WANTED = ("docker-cli", "docker-buildx")
 #: A daemon answers in about two seconds on an idle machine; a slow disk needs longer for its first
 #: start.
 START_SECONDS = 90.0
@@ -67,13 +70,13 @@ def ensure(folder: Path = FOLDER, ask: Callable[[str], bool] | None = None) -> E
     sudo = privilege()
     if sudo is None or not debian():
         raise problem
-    missing = [] if shutil.which("dockerd", path=_path()) else ["docker.io", "iptables"]
-    plan = f"install {' and '.join(missing)} and start it" if missing else "start dockerd"
+    missing = not shutil.which("dockerd", path=_path())
+    plan = f"install {', '.join(PACKAGES)} and start an engine" if missing else "start dockerd"
     say(f"engine: {problem.what}; going to {plan}")
     if not (ask or ask_on_terminal)(f"{plan}?"):
         raise problem
     if missing:
-        install(sudo, [*missing, "debootstrap"], ["docker-cli", "docker-buildx"])
+        install(sudo, PACKAGES, WANTED)
     if trouble(where) is not None:
         _start(sudo, folder)
     else:

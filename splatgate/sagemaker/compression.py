@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from splatgate.container import trust
 from splatgate.evidence import Compression, Member, ToolRun, write
 from splatgate.evidence.missing import NotVerified
 from splatgate.expectations import COMPRESSOR, FORMATS, NODE, READ_BACK, VIEWER
@@ -89,9 +90,20 @@ def _output(command: list[str]) -> str:
 
 
 def _npm(command: list[str], folder: Path) -> None:
+    env = {**os.environ}
+    if trusted := trust.machine().pem:
+        # Node reads no other program's variable, nor the system's store.
+        (folder / "trusted.pem").write_text(trusted)
+        env["NODE_EXTRA_CA_CERTS"] = str(folder / "trusted.pem")
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False
+            command,
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_LIMIT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise NotVerified(f"npm ci of {COMPRESSOR} took more than {INSTALL_LIMIT:.0f} s") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from splatgate.container.engine import EngineError
 from splatgate.container.sweep import discard
 from splatgate.evidence import Limits
 from splatgate.sagemaker.assumptions import MIB, Assumptions
-from splatgate.sagemaker.channels import tar_of
+from splatgate.sagemaker.channels import files_below, tar_of
 from splatgate.sagemaker.disk import Disk
 from splatgate.sagemaker.environment import command_line, environment
 from splatgate.sagemaker.request import Request
@@ -82,6 +83,8 @@ class Stage:
         self.container: Any = None
         self.mounts: list[Any] = []
         self._held: list[Any] = []
+        #: The smallest file of each volume that was filled, where the job must see it.
+        self._filled: list[str] = []
         #: Every path at which the job sees a volume.
         self.targets: list[str] = []
         self._mount = Mount
@@ -153,12 +156,15 @@ class Stage:
         folders += [f"ml/{t[len(ML) + 1 :]}" for t in self.targets if t.startswith(f"{ML}/")]
         texts = {f"ml/{name}": data for name, data in config.items()}
         self._put(tar_of(folders, texts, trees))
+        self._filled = [f"{ML}/{name}" for name in config][:1]
         if "/tmp" in self.targets:
             self._put(tar_of(["tmp"], {}, {}, mode=0o1777))
         for name, path in channels.items():
             say(f"channel {name}: copying {path}")
             tar = tar_of([f"data/{name}"], {}, {f"data/{name}": path})
             self._put(_paced(tar, f"channel {name}", say, until))
+            files = sorted(files_below(path), key=lambda entry: entry[1].stat().st_size)
+            self._filled += [f"{ML}/input/data/{name}/{file}" for file, _ in files[:1]]
 
     def _put(self, tar: Iterator[bytes]) -> None:
         self.carrier.put_archive(CARRIER_ROOT, tar)
@@ -174,6 +180,7 @@ class Stage:
 
         Raises:
             NotStarted: the image or the request makes that impossible.
+            HostFailed: it would not see what its volumes were filled with.
         """
         import docker.errors
         from docker.types import DeviceRequest, LogConfig
@@ -211,6 +218,15 @@ class Stage:
         except docker.errors.APIError as error:
             raise _not_started(str(error.explanation or error), None) from None
         self._made.append(self.container)
+        for path in self._filled:
+            try:
+                deque(self.container.get_archive(path)[0], maxlen=0)
+            except docker.errors.NotFound:
+                raise HostFailed(
+                    f"{path} did not reach the job's volume: this engine keeps what is put into a "
+                    "container before its start out of its volumes (Podman does)",
+                    "use a Docker engine",
+                ) from None
 
     def start(self) -> None:
         """Start the job's container.

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from splatgate.evidence import BadInput
-from splatgate.scene.colmap_files import MODELS, PARTS, Unsound, open_files
+from splatgate.scene.colmap_files import MODELS, PARTS, Unsound, count_images, open_files
 
 Array = npt.NDArray[Any]
 
+#: What Pillow raises for a file that is no sound photograph.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+#: Pixels that a photograph may have although its camera has not a quarter as many.
+_ANY_SIZE = 2**26
+# Pillow's own limit refuses large aerial cameras; a photograph is held against its camera instead.
+Image.MAX_IMAGE_PIXELS = None
 #: Models whose parameters begin ``f cx cy``; those of the others begin ``fx fy cx cy``.
 _ONE_FOCAL = {name for name in MODELS if name.startswith(("SIMPLE", "RADIAL"))}
 #: Projections that no pinhole matrix approximates, even with their parameters at zero.
@@ -69,6 +79,8 @@ class View:
     point_ids: Array = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     norm: float = 1.0
     id: int = 0
+    #: What is white in 16-bit photographs of the scene.
+    white: int = 2**16 - 1
 
     @property
     def centre(self) -> npt.NDArray[np.float64]:
@@ -99,6 +111,16 @@ class Scene:
     point_ids: Array
     track_lengths: Array
     suffix: str = ".bin"
+    #: Other models of the scene, and how many images each has: the largest was read.
+    others: tuple[tuple[Path, int], ...] = ()
+
+    def about(self, origin: tuple[float, float, float]) -> Scene:
+        """The scene in coordinates whose origin lies at ``origin`` of its own."""
+        if not any(origin):
+            return self
+        at = np.array(origin)
+        views = tuple(dataclasses.replace(view, t=view.t + view.R @ at) for view in self.views)
+        return dataclasses.replace(self, views=views, points_xyz=self.points_xyz - at)
 
     def view(self, name: str) -> View:
         """The view of the photograph ``name``.
@@ -138,10 +160,41 @@ def read_scene(path: Path) -> Scene:
         raise BadInput(f"{path}: {what}; give the folder that holds sparse/0 and images")
     try:
         root = _root(path)
-        return read_model(root, *_find_model(root))
+        (model, suffix), others = _find_model(root)
+        scene = read_model(root, model, suffix)
+        white = _white(scene.views)
+        views = tuple(dataclasses.replace(view, white=white) for view in scene.views)
+        return dataclasses.replace(scene, others=others, views=views)
     except OSError as error:
         where = error.filename or path
         raise BadInput(f"{where}: {error.strerror}; make the scene readable") from None
+
+
+def whole(image: Image.Image, view: View) -> Image.Image:
+    """``image`` if it is no giant beside its camera: a header may be damaged, or lie.
+
+    Raises:
+        ValueError: it is.
+    """
+    if image.width * image.height > max(_ANY_SIZE, 4 * view.width * view.height):
+        size = f"{image.width}x{image.height}"
+        raise ValueError(f"{size}, far larger than its camera's {view.width}x{view.height}")
+    return image
+
+
+def _white(views: Iterable[View]) -> int:
+    """White of 16-bit photographs: the full value of the bits that all of them use, as 4095.
+
+    Cameras write 10, 12 or 14 bits into 16; one range for all keeps their brightness comparable.
+    """
+    most = 0
+    for view in views:
+        with contextlib.suppress(*UNREADABLE):
+            if view.photo:
+                with Image.open(view.photo) as image:
+                    if image.mode.startswith("I"):
+                        most = max(most, int(np.asarray(whole(image, view)).max()))
+    return int(2 ** max(8, most.bit_length()) - 1) if most else 2**16 - 1
 
 
 def read_model(path: Path, model: Path, suffix: str) -> Scene:
@@ -151,12 +204,13 @@ def read_model(path: Path, model: Path, suffix: str) -> Scene:
     files = open_files(model, suffix)
     rows = list(files.cameras())
     cameras = {row[0]: Camera(*row) for row in rows}
+    photos = _index(below(path, "images") or path / "images")
     views = []
     for image, name, pose, camera, keypoints in files.images():
         if camera not in cameras:
             which = f"{model / 'images'}{suffix}: {name} names camera {camera}, which is not in"
             raise Unsound("broken-model", f"{which} cameras{suffix}; export them together")
-        views.append(_view(path, image, name, pose, cameras[camera], keypoints))
+        views.append(_view(photos, image, name, pose, cameras[camera], keypoints))
     ids, xyz, rgb, lengths = files.points()
     for part, count, known in (
         ("cameras", len(rows), len(cameras)),
@@ -170,8 +224,22 @@ def read_model(path: Path, model: Path, suffix: str) -> Scene:
     return Scene(path, model, tuple(cameras.values()), tuple(views), xyz, rgb, ids, lengths, suffix)
 
 
-def _view(path: Path, image: int, name: str, pose: Array, camera: Camera, keypoints: Array) -> View:
-    photo = path / "images" / name if safe_name(name) else None
+def _index(folder: Path) -> dict[str, Path]:
+    """Photographs below a folder by their names as written, and by `_folded` ones."""
+    found = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {_folded(name): path for name, path in found.items()} | found
+
+
+def _folded(name: str) -> str:
+    """A name without regard to case, and to how its accents are written: macOS parts them."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _view(
+    photos: dict[str, Path], image: int, name: str, pose: Array, camera: Camera, keypoints: Array
+) -> View:
+    plain = name.replace("\\", "/")
+    photo = photos.get(plain) or photos.get(_folded(plain)) if safe_name(name) else None
     own = keypoints[(keypoints[:, 2] >= 0) & (keypoints[:, 2] < 2**62)]
     return View(
         name=name,
@@ -180,7 +248,7 @@ def _view(path: Path, image: int, name: str, pose: Array, camera: Camera, keypoi
         K=camera.K,
         R=rotations(pose[None, :4])[0],
         t=pose[4:7],
-        photo=photo if photo and photo.is_file() else None,
+        photo=photo,
         camera_id=camera.id,
         xy=own[:, :2],
         point_ids=own[:, 2].astype(np.int64),
@@ -190,8 +258,9 @@ def _view(path: Path, image: int, name: str, pose: Array, camera: Camera, keypoi
 
 
 def safe_name(name: str) -> bool:
-    """Whether an image's name stays inside ``images/``."""
-    return bool(name) and name[0] != "/" and ".." not in name.split("/") and "\0" not in name
+    """Whether an image's name stays inside ``images/``; Windows separates by a backslash."""
+    parts = name.replace("\\", "/").split("/")
+    return bool(name) and bool(parts[0]) and ".." not in parts and "\0" not in name
 
 
 def rotations(quats: Array) -> npt.NDArray[np.float64]:
@@ -208,29 +277,41 @@ def rotations(quats: Array) -> npt.NDArray[np.float64]:
 
 def _root(path: Path) -> Path:
     """``path``, or the only folder in it where that holds the scene, as packers nest it."""
-    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    nested = len(entries) == 1 and (entries[0] / "sparse").is_dir()
+    entries = [e for e in path.iterdir() if not e.name.startswith((".", "__MACOSX"))]
+    nested = len(entries) == 1 and entries[0].is_dir() and below(entries[0], "sparse")
     return entries[0] if nested else path
 
 
-def _find_model(path: Path) -> tuple[Path, str]:
-    for folder in (path / "sparse" / "0", path / "sparse"):
-        for suffix in (".bin", ".txt"):
-            if all((folder / f"{part}{suffix}").is_file() for part in PARTS):
-                return folder, suffix
-    parts = {f"{part}{suffix}" for part in PARTS for suffix in (".bin", ".txt")}
-    near = sorted(
-        found.relative_to(path).as_posix()
-        for depth in range(4)
-        for found in path.glob("*/" * depth + "*")
-        if found.name in parts
-    )
-    if near:
-        found = f"found only {', '.join(near[:6])}; complete them or move them there"
-    else:
-        names = sorted(entry.name for entry in path.iterdir())
-        found = (
-            f"found {', '.join(names[:6]) or 'nothing'}; hand over the SfM stage's sparse folder"
-        )
+def below(path: Path, name: str) -> Path | None:
+    """A folder of ``path``, whatever its letter case."""
+    found = [entry for entry in path.iterdir() if entry.name.lower() == name and entry.is_dir()]
+    return min(found, key=lambda entry: entry.name != name) if found else None
+
+
+def _find_model(path: Path) -> tuple[tuple[Path, str], tuple[tuple[Path, int], ...]]:
+    """Folder and suffix of the model of most images, and the other models with their images."""
+    sparse = below(path, "sparse")
+    folders = [*sorted(p for p in sparse.iterdir() if p.is_dir()), sparse] if sparse else []
+    models: dict[Path, tuple[str, int]] = {}
+    for folder in folders:
+        there = {p.name.lower(): p for p in sorted(folder.iterdir(), reverse=True) if p.is_file()}
+        for suffix in (".txt", ".bin"):
+            if all(f"{part}{suffix}".lower() in there for part in PARTS):
+                models[folder] = suffix, count_images(there[f"images{suffix}"])
+    if models:
+        best = max(models, key=lambda folder: models[folder][1])
+        others = tuple((f, count) for f, (_, count) in models.items() if f != best)
+        return (best, models[best][0]), others
     expected = "expected sparse/0/{cameras,images,points3D}.bin or .txt"
-    raise Unsound("missing-model", f"{path}: {expected}, {found}")
+    raise Unsound("missing-model", f"{path}: {expected}, {_inventory(path)}")
+
+
+def _inventory(path: Path) -> str:
+    """What a folder holds: what may have been meant as a model by name, the rest by kind."""
+    files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    stems = {part.lower() for part in PARTS}
+    near = [p.relative_to(path).as_posix() for p in files if p.stem.lower() in stems]
+    if near:
+        return f"found only {', '.join(near[:6])}; complete them or move them there"
+    names = sorted(entry.name for entry in path.iterdir())
+    return f"found {', '.join(names[:6]) or 'nothing'}; hand over the SfM stage's sparse folder"

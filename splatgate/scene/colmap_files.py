@@ -8,6 +8,7 @@ Formats: https://colmap.github.io/format.html, and COLMAP 4.2's
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,10 @@ MODELS = {
     "EUCM": 6,
     "EQUIRECTANGULAR": 2,
 }
+
+#: Not-a-number as Windows prints it, and a number with a decimal comma.
+_NAN = re.compile(r"[+-]?(?:nan|1\.#(?:ind|qnan|snan|inf)).*", re.IGNORECASE)
+_COMMA = re.compile(r"[+-]?\d+,\d*(e[+-]?\d+)?", re.IGNORECASE)
 
 #: id, model, width, height, parameters.
 CameraRow = tuple[int, str, int, int, tuple[float, ...]]
@@ -83,8 +88,21 @@ class Files(Protocol):
 
 def open_files(folder: Path, suffix: str) -> Files:
     """A reader of the model in ``folder`` whose files end in ``suffix``, ``.bin`` or ``.txt``."""
-    files = {part: folder / f"{part}{suffix}" for part in (*PARTS, *EXTRA)}
+    there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+    names = {part: f"{part}{suffix}" for part in (*PARTS, *EXTRA)}
+    files = {part: there.get(name.lower(), folder / name) for part, name in names.items()}
     return _Binary(files) if suffix == ".bin" else _Text(files)
+
+
+def count_images(path: Path) -> int:
+    """How many images an ``images`` file lists; 0 where it cannot be read."""
+    files = {"images": path}
+    try:
+        if path.suffix == ".bin":
+            return int(_Binary(files)._open("images")[1])
+        return sum(1 for _ in _Text(files).headers())
+    except Unsound:
+        return 0
 
 
 def _columns(rows: list[tuple[float, ...]]) -> PointColumns:
@@ -207,7 +225,7 @@ class _Text:
         self._files = files
 
     def _lines(self, part: str) -> Iterator[tuple[int, str]]:
-        with self._files[part].open(encoding="utf-8") as file:
+        with self._files[part].open(encoding="utf-8-sig") as file:
             try:
                 for number, line in enumerate(file, 1):
                     yield number, line.strip()
@@ -226,10 +244,22 @@ class _Text:
         try:
             numbers = np.array(words, np.float64)
         except ValueError:
-            self._broken(part, number, "holds a word where a number belongs")
+            numbers = np.array([self._number(part, number, word) for word in words])
         if not (np.abs(numbers[:whole]) < 2**62).all():
             self._broken(part, number, "holds an id or size that is no integer")
         return numbers
+
+    def _number(self, part: str, number: int, word: str) -> float:
+        if _NAN.fullmatch(word):
+            return float("nan")
+        try:
+            return float(word)
+        except ValueError:
+            if _COMMA.fullmatch(word):
+                what = f"holds {word} with a decimal comma; write decimal points (LC_NUMERIC=C)"
+            else:
+                what = f"holds the word {word[:40]!r} where a number belongs"
+            self._broken(part, number, what)
 
     def cameras(self) -> Iterator[CameraRow]:
         for number, line in self._records("cameras"):
@@ -242,23 +272,34 @@ class _Text:
             yield int(row[0]), name, int(row[1]), int(row[2]), tuple(row[3:])
 
     def images(self) -> Iterator[ImageRow]:
+        for number, words, line in self.headers():
+            head = self._numbers("images", number, [words[0], words[8], *words[1:8]], whole=2)
+            keypoints = line.split()
+            if len(keypoints) % 3:
+                expected = f"keypoints of {words[9]} (X Y POINT3D_ID …)"
+                self._broken("images", number + 1, f"is no list of {expected}")
+            table = self._numbers("images", number + 1, keypoints).reshape(-1, 3)
+            yield int(head[0]), words[9], head[2:], int(head[1]), table
+
+    def headers(self) -> Iterator[tuple[int, list[str], str]]:
+        """Each image's own line, split, and the keypoints in the line after it.
+
+        That line may be empty, and tools leave it out: at the end, or for all images.
+        """
         lines = self._lines("images")
-        for number, line in lines:
+        held: tuple[int, str] | None = None
+        while (row := held or next(lines, None)) is not None:
+            (number, line), held = row, None
             if not line or line.startswith("#"):
                 continue
             words = line.split(maxsplit=9)
             if len(words) != 10:
                 expected = "ID QW QX QY QZ TX TY TZ CAMERA NAME"
                 self._broken("images", number, f"is no image ({expected}): {line[:60]!r}")
-            head = self._numbers("images", number, [words[0], words[8], *words[1:8]], whole=2)
-            # The line after an image's own holds its keypoints, and may be empty.
-            number, line = next(lines, (number + 1, ""))
-            keypoints = line.split()
-            if len(keypoints) % 3:
-                expected = f"keypoints of {words[9]} (X Y POINT3D_ID …)"
-                self._broken("images", number, f"is no list of {expected}")
-            table = self._numbers("images", number, keypoints).reshape(-1, 3)
-            yield int(head[0]), words[9], head[2:], int(head[1]), table
+            after = next(lines, (number + 1, ""))
+            if _is_image(after[1]):
+                held, after = after, (number + 1, "")
+            yield number, words, after[1]
 
     def points(self) -> PointColumns:
         rows = []
@@ -294,3 +335,15 @@ class _Text:
                 if len(words) < least:
                     self._broken(part, number, f"is cut short: {line[:60]!r}")
                 yield number, words
+
+
+def _is_image(line: str) -> bool:
+    """Whether a line of images.txt is an image's own: its tenth word is a name, not a number."""
+    words = line.split(maxsplit=9)
+    if len(words) != 10 or not (words[0].isdigit() and words[8].isdigit()):
+        return False
+    try:
+        float(words[9].split()[0])
+    except ValueError:
+        return True
+    return False

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from splatgate.scene import archive, model_consistency, photo_consistency
-from splatgate.scene.colmap import Array, Camera, Scene, View, read_scene, safe_name
+from splatgate.scene.colmap import Camera, Scene, View, below, read_scene, safe_name
 from splatgate.scene.colmap_files import Unsound
-from splatgate.scene.photos import UNREADABLE, same_shape, upright
+from splatgate.scene.finding import MAX_MISSING, Finding, few
+from splatgate.scene.judge_photos import Photos, judge_photos
 
 #: One view held out, and two that see a point from different places.
 MIN_IMAGES = 3
@@ -35,16 +35,9 @@ MIN_PARALLAX = 1e-3
 #: The .ply holds float32, 1 part in 1.7e7: farther from the origin, by the points' extent, details
 #: are coarser than a thousandth of the scene.
 MAX_OFFSET = 1e4
-#: The EXIF tag of the orientation, and its values that swap width and height.
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found: ``code`` is stable; ``reason`` is one line: what, where, how to mend it."""
-
-    code: str
-    reason: str
+#: Stops between the darkest and the brightest photograph of the same points, beyond which a model
+#: without compensation learns the exposure. One flight on automatic exposure reaches 1.2.
+MAX_EXPOSURE = 1.5
 
 
 @dataclass(frozen=True)
@@ -102,18 +95,18 @@ def _judge(folder: Path, path: Path, say: Callable[[str], None]) -> SceneVerdict
         scene = read_scene(folder)
     except Unsound as error:
         raise Unsound(error.code, str(error).replace(str(folder), str(path))) from None
-    resized: list[str] = []
+    photos = Photos()
     found = (
         *_images(scene),
         *_accounts(scene),
         *_cameras(scene),
         *_poses(scene),
         *_points(scene),
-        *_photos(scene, resized, say),
+        *judge_photos(scene, photos, say),
     )
     findings, notes = (
         tuple(Finding(f.code, f.reason.replace(str(folder), str(path))) for f in some)
-        for some in (found, _notes(scene, resized))
+        for some in (found, _notes(scene, photos))
     )
     first = findings[0] if findings else Finding("", "")
     taken = Counter(view.camera_id for view in scene.views)
@@ -142,17 +135,13 @@ def _focals(camera: Camera) -> tuple[float, float]:
     return fx, fy
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _images(scene: Scene) -> Iterator[Finding]:
     names = Counter(view.name for view in scene.views)
     if len(names) < MIN_IMAGES:
         what = f"{len(names)} registered images, at least {MIN_IMAGES} are needed"
         yield Finding("too-few-images", f"{scene.model}: {what}; look into the SfM stage")
     if odd := [name for name, count in names.items() if count > 1 or not safe_name(name)]:
-        what = f"image names that repeat or leave images/: {_few(odd)}"
+        what = f"image names that repeat or leave images/: {few(odd)}"
         yield Finding("bad-names", f"{scene.model}: {what}; rename them")
 
 
@@ -182,7 +171,7 @@ def _poses(scene: Scene) -> Iterator[Finding]:
         return bool(np.isfinite(view.R).all() and np.isfinite(view.t).all() and view.norm > 1e-6)
 
     if bad := [view.name for view in scene.views if not sound(view)]:
-        what = f"poses that are no numbers or no rotation: {_few(bad)}"
+        what = f"poses that are no numbers or no rotation: {few(bad)}"
         yield Finding("bad-pose", f"{scene.model}: {what}; register these images again")
         return
     centres = np.array([view.centre for view in scene.views]).reshape(-1, 3)
@@ -194,9 +183,7 @@ def _poses(scene: Scene) -> Iterator[Finding]:
     off = {view.name: error for view, error in _reprojection(scene) if error > MAX_REPROJECTION}
     if off:
         worst = sorted(off, key=lambda name: -off[name])
-        what = (
-            f"in {len(off)} of {len(scene.views)} images ({_few(worst)}) half of the observations"
-        )
+        what = f"in {len(off)} of {len(scene.views)} images ({few(worst)}) half of the observations"
         what += f" lie over {MAX_REPROJECTION:.0%} of the diagonal from where their points project"
         remedy = "write world-to-camera poses with OpenCV axes, and points of the same model"
         yield Finding("poses-disagree", f"{scene.model}: {what}; {remedy}")
@@ -241,113 +228,85 @@ def _points(scene: Scene) -> Iterator[Finding]:
     if count < MIN_POINTS:
         what = f"{count} 3-D points, and training starts from them"
         yield Finding("no-points", f"{scene.model}: {what}; look into the SfM stage")
-    if bad := int((~np.isfinite(scene.points_xyz)).any(axis=1).sum()):
+    if (bad := _no_numbers(scene)) > MAX_MISSING * count:
         what = f"{bad} of {count} points have coordinates that are no numbers"
         yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
     elif count >= MIN_POINTS:
         yield from _extent(scene)
-    ids = np.concatenate([view.point_ids for view in scene.views] or [np.zeros(0, np.int64)])
-    if not ids.size and not scene.track_lengths.sum():
-        what = "no image observes any point"
-        yield Finding("no-observations", f"{scene.model}: {what}; keep keypoints and tracks")
-    elif count >= MIN_POINTS and (lost := int((~np.isin(ids, scene.point_ids)).sum())):
-        what = f"{lost} of {ids.size} observations name points that points3D lacks"
-        yield Finding("tracks-disagree", f"{scene.model}: {what}; export all files together")
+
+
+def _no_numbers(scene: Scene) -> int:
+    return int((~np.isfinite(scene.points_xyz)).any(axis=1).sum())
+
+
+def _reach(scene: Scene) -> tuple[float, float]:
+    """Distance of the points from the origin, and their extent; 0 for points in one place."""
+    points = scene.points_xyz[np.isfinite(scene.points_xyz).all(axis=1)]
+    middle = np.median(points, axis=0) if len(points) else np.zeros(3)
+    away = np.linalg.norm(points - middle, axis=1)
+    return float(np.linalg.norm(middle)), float(np.median(away)) if len(points) else 0.0
 
 
 def _extent(scene: Scene) -> Iterator[Finding]:
-    middle = np.median(scene.points_xyz, axis=0)
-    extent = float(np.median(np.linalg.norm(scene.points_xyz - middle, axis=1)))
-    if not extent > 0:
+    if not _reach(scene)[1] > 0:
         what = "half of the points and more lie in one place"
         yield Finding("bad-points", f"{scene.model}: {what}; look into the SfM stage")
-    elif (offset := float(np.linalg.norm(middle))) > MAX_OFFSET * extent:
+
+
+def _notes(scene: Scene, photos: Photos) -> Iterator[Finding]:
+    yield from photos.few
+    if scene.others:
+        told = ", ".join(f"{folder.name} has {count} images" for folder, count in scene.others)
+        what = f"several models: {scene.model.name} has {len(scene.views)} images and is read"
+        remedy = "photographs of the others are in no model that is trained"
+        yield Finding("several-models", f"{scene.model}: {what}; {told}; {remedy}")
+    offset, extent = _reach(scene)
+    if offset > MAX_OFFSET * extent > 0:
         what = f"the points lie {offset:.4g} from the origin and reach {extent:.4g}"
-        remedy = "too far for float32: move the model to a local origin"
-        yield Finding("bad-points", f"{scene.model}: {what}; {remedy}")
-
-
-def _photos(scene: Scene, resized: list[str], say: Callable[[str], None]) -> Iterator[Finding]:
-    folder = scene.path / "images"
-    if not folder.is_dir():
-        there = ", ".join(sorted(entry.name for entry in scene.path.iterdir())[:6])
-        what = f"no images folder, found {there}"
-        yield Finding("missing-images-folder", f"{scene.path}: {what}; hand over the photographs")
-        return
-    if missing := [v.name for v in scene.views if v.photo is None and safe_name(v.name)]:
-        what = f"{len(missing)} of {len(scene.views)} registered photographs are missing"
-        reason = f"{folder}: {what}: {_few(missing)}; {_hint(folder, missing)}"
-        yield Finding("missing-photos", reason)
-    broken: list[str] = []
-    odd: list[str] = []
-    seen: dict[str, Array] = {}
-    present = [view for view in scene.views if view.photo is not None]
-    for number, view in enumerate(present, 1):
-        if number % 25 == 0:
-            say(f"photograph {number} of {len(present)}")
-        try:
-            size = _decoded(view, seen)
-        except UNREADABLE as error:
-            broken.append(f"{view.name} ({error})")
-            continue
-        if size != (view.width, view.height):
-            text = f"{view.name} is {size[0]}x{size[1]}, its camera {view.width}x{view.height}"
-            (resized if same_shape(size, view) else odd).append(text)
-    if broken:
-        what = f"{len(broken)} photographs cannot be decoded: {_few(broken)}"
-        yield Finding("unreadable-photo", f"{folder}: {what}; copy them again")
-    if odd:
-        what = f"{len(odd)} photographs have another shape than their cameras: {_few(odd)}"
-        yield Finding("photo-size", f"{folder}: {what}; hand over the images that were solved")
-    if strange := photo_consistency.strangers(scene, seen):
-        what = f"{len(strange)} of {len(seen)} photographs show something else than the model saw"
-        remedy = "hand over the images that were solved, each under its own name"
-        yield Finding("photos-disagree", f"{folder}: {what}: {_few(strange)}; {remedy}")
-
-
-def _decoded(view: View, seen: dict[str, Array]) -> tuple[int, int]:
-    """Size in pixels as the camera saw it, and into ``seen`` what the photograph shows where the
-    model looked. Every byte is read, so that a cut file is found.
-    """
-    assert view.photo is not None
-    with Image.open(view.photo) as image:
-        size = image.size
-        # A JPEG is read to its end, several times faster, when decoded at a part of its size.
-        part = photo_consistency.LOOK / max(size)
-        image.draft("RGB", (max(int(size[0] * part), 1), max(int(size[1] * part), 1)))
-        image.load()
-        if not same_shape(size, view) and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
-            size = (size[1], size[0])
-        if same_shape(size, view) and len(view.xy):
-            seen[view.name] = photo_consistency.brightness(upright(image, view), view)
-    return size
-
-
-def _hint(folder: Path, missing: list[str]) -> str:
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    folded = {name.lower(): name for name in there}
-    based = {name.rpartition("/")[2]: name for name in there}
-    for name in missing:
-        extension = "." + name.rpartition(".")[2]
-        base = name.rpartition("/")[2]
-        if twice := folded.get((name + extension).lower()):
-            return f"the files have their extension twice ({twice}); rename them"
-        if (once := name.removesuffix(extension)) in there:
-            return f"the model has the extension twice (the file is {once}); rename the files"
-        if name.lower() in folded:
-            return f"the file is {folded[name.lower()]}, in other letter case; rename the files"
-        if base in based:
-            return f"found {based[base]} in another folder; keep the folders of the SfM stage"
-    return f"the folder has {len(there)} files; hand over the images that were solved"
-
-
-def _notes(scene: Scene, resized: list[str]) -> Iterator[Finding]:
+        remedy = "too far for float32: a trainer must work, and write, about a local origin"
+        yield Finding("georeferenced", f"{scene.model}: {what}; {remedy}")
+    if bad := _no_numbers(scene):
+        what = f"{bad} points have coordinates that are no numbers, and are left out"
+        yield Finding("bad-points", f"{scene.model}: {what}; export the model again")
+    ids = np.concatenate([view.point_ids for view in scene.views] or [np.zeros(0, np.int64)])
+    if ids.size and (lost := int((~np.isin(ids, scene.point_ids)).sum())):
+        what = f"{lost} of {ids.size} observations name points that points3D lacks"
+        yield Finding("tracks-disagree", f"{scene.model}: {what}; export all files together")
+    if not ids.size:
+        what = "nothing ties points to photographs, so that poses cannot be checked by them"
+        yield Finding("no-observations", f"{scene.model}: {what}; keep keypoints and tracks")
+    if len(scene.points_rgb) and not np.ptp(scene.points_rgb, axis=0).any():
+        what = "the points have no colours of their own"
+        yield Finding("no-colours", f"{scene.model}: {what}; a trainer starts from worse")
+    if named := [v.name for v in scene.views if v.photo and _written_otherwise(v, scene)]:
+        what = f"{len(named)} photographs are there in other letter case: {few(named)}"
+        yield Finding("other-case", f"{scene.path}: {what}; rename them, some trainers refuse them")
+    if photos.masked:
+        masked = photos.masked
+        what = f"masks or transparency leave parts of {len(masked)} photographs out: {few(masked)}"
+        yield Finding("masks", f"{scene.path}: {what}; make sure that the trainer uses them")
+    elif below(scene.path, "masks"):
+        what = "no file of it is named after a photograph (NAME.jpg.png or NAME.png)"
+        yield Finding("masks", f"{scene.path}/masks: {what}; rename them")
+    stops = photo_consistency.exposures(photos.of(scene), photos.seen)
+    if stops and max(stops.values()) - min(stops.values()) > MAX_EXPOSURE:
+        low, high = min(stops, key=stops.__getitem__), max(stops, key=stops.__getitem__)
+        what = f"the same points are {stops[high] - stops[low]:.1f} stops brighter in {high} than"
+        remedy = "a model without exposure compensation learns it"
+        yield Finding("exposures", f"{scene.path}/images: {what} in {low}; {remedy}")
     if warped := [camera for camera in scene.cameras if not camera.pinhole]:
         what = f"{len(warped)} of {len(scene.cameras)} cameras are no pinholes ({warped[0].model})"
         remedy = "splats are trained on undistorted images: run colmap image_undistorter"
         yield Finding("distorted-camera", f"{scene.model}: {what}; {remedy}")
-    if resized:
-        what = f"{len(resized)} photographs are not of their cameras' size: {_few(resized)}"
+    if photos.resized:
+        resized = photos.resized
+        what = f"{len(resized)} photographs are not of their cameras' size: {few(resized)}"
         yield Finding("resized-photos", f"{scene.path}/images: {what}; intrinsics must follow")
-    if blind := [view.name for view in scene.views if not len(view.point_ids)]:
-        yield Finding("blind-images", f"{len(blind)} images observe no point: {_few(blind)}")
+    blind = [view.name for view in scene.views if not len(view.point_ids)]
+    if 0 < len(blind) < len(scene.views):
+        yield Finding("blind-images", f"{len(blind)} images observe no point: {few(blind)}")
+
+
+def _written_otherwise(view: View, scene: Scene) -> bool:
+    plain = Path(view.name.replace("\\", "/"))
+    return view.photo is not None and view.photo.parts[-len(plain.parts) :] != plain.parts

@@ -38,13 +38,14 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 def brightness(image: Image.Image, view: View) -> Array:
     """Brightness [n] of a decoded, upright photograph, of any size, at a view's observations."""
     # Pillow clips more than 8 bits a channel.
-    grey = image if image.mode[0] in "IF" else image.convert("L")
+    deep = image.mode[0] in "IF"
+    grey = image if deep else image.convert("L")
     pixels = np.asarray(grey, np.float32)
     scale = [grey.width / view.width, grey.height / view.height]
     with np.errstate(invalid="ignore"):
         at = np.nan_to_num(view.xy * scale).clip(0, [grey.width - 1, grey.height - 1]).astype(int)
     found: Array = pixels[at[:, 1], at[:, 0]]
-    return found
+    return found * (255 / max(float(pixels.max()), 1.0)) if deep else found
 
 
 def strangers(scene: Scene, seen: Mapping[str, Array]) -> list[str]:
@@ -83,6 +84,33 @@ def strangers(scene: Scene, seen: Mapping[str, Array]) -> list[str]:
         if likeness < _WITH_COLOURS and _correlation(values, others) < _WITH_OTHERS:
             found += [(likeness, name) for name, _ in members]
     return [name for _, name in sorted(found)]
+
+
+def exposures(scene: Scene, seen: Mapping[str, Array]) -> dict[str, float]:
+    """Exposure of each photograph in stops: the median of how much brighter it shows its points
+    than the photographs do on the whole. sRGB is taken as a power of 2.2.
+    """
+    light: dict[str, tuple[Array, Array]] = {}
+    for view in scene.views:
+        values = seen.get(view.name, np.zeros(0))
+        # What is nearly black or clipped says nothing of the light.
+        usable = (values > 8) & (values < 247)
+        if usable.sum() >= _LEAST:
+            light[view.name] = view.point_ids[usable], 2.2 * np.log2(values[usable] / 255)
+    if len(light) < 2:
+        return {}
+    rows = list(light.values())
+    _, place = np.unique(np.concatenate([ids for ids, _ in rows]), return_inverse=True)
+    values = np.concatenate([stops for _, stops in rows])
+    total, count = np.bincount(place, values), np.bincount(place)
+    apart = values - (total / count)[place]
+    shared = count[place] > 1
+    ends = np.cumsum([len(ids) for ids, _ in rows])
+    return {
+        name: float(np.median(apart[first:last][shared[first:last]]))
+        for name, first, last in zip(light, [0, *ends], ends, strict=False)
+        if shared[first:last].any()
+    }
 
 
 def _normal(values: Array) -> Array:

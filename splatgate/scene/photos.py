@@ -6,22 +6,22 @@ Gaussian window of sigma 1.5 over its valid area (Wang et al., 2004; what torchm
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, ImageStat
+from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat
 
 from splatgate.evidence import BadInput
-from splatgate.scene.colmap import View
+from splatgate.scene.colmap import UNREADABLE, View, whole
 
 Array = npt.NDArray[Any]
 
-#: What Pillow raises for a file that is no sound photograph.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 #: SSIM's window and its constants for values in [0, 1].
 WINDOW = 11
 _SIGMA = 1.5
+NEAREST = Image.Resampling.NEAREST
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -33,8 +33,13 @@ def load_photo(
     Raises:
         BadInput: no such file, or it cannot be decoded.
     """
-    image = _decode(view)
+    image, left_out = _decode(view), kept(view)
     size = (width or view.width, height or view.height)
+    if left_out:
+        # What does not count must not be mixed into its neighbours.
+        pixels, whole = np.array(image), np.asarray(left_out.resize(image.size, NEAREST)) > 0
+        pixels[~whole] = pixels[whole].mean(0) if whole.any() else 0
+        image = Image.fromarray(pixels)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     return np.asarray(image, np.float32) / np.float32(255)
@@ -42,7 +47,45 @@ def load_photo(
 
 def mean_colour(view: View) -> npt.NDArray[np.float64]:
     """Mean colour [3] of a view's photograph in [0, 1]; raises as `load_photo` does."""
-    return np.array(ImageStat.Stat(_decode(view)).mean) / 255
+    image, mask = _decode(view), kept(view)
+    return np.array(ImageStat.Stat(image, mask and mask.resize(image.size, NEAREST)).mean) / 255
+
+
+def kept(view: View) -> Image.Image | None:
+    """What counts of a photograph, 255, by its file below ``masks/`` and its alpha; None: all.
+
+    ``NAME.jpg.png`` as COLMAP has it, or ``NAME.png``; 0 where nothing counts. Raises as
+    `load_photo` does.
+    """
+    found: Image.Image | None = None
+    if view.photo is None:
+        return None
+    name = PurePosixPath(view.name.replace("\\", "/"))
+    folder = view.photo.parents[len(name.parts)] / "masks"
+    try:
+        for path in (folder / f"{name}.png", folder / name.with_suffix(".png")):
+            if found is None and path.is_file():
+                with Image.open(path) as stored:
+                    found = stored.convert("L").point(lambda value: 255 if value else 0)
+        with Image.open(view.photo) as image:
+            if image.has_transparency_data:
+                alpha = whole(image, view).convert("RGBA").getchannel("A")
+                alpha = alpha.point(lambda value: 255 if value > 127 else 0)
+                found = ImageChops.darker(alpha, found.resize(alpha.size)) if found else alpha
+    except UNREADABLE as error:
+        raise BadInput(f"{view.photo}: its mask cannot be read ({error}); copy it again") from None
+    return None if found is None or found.getextrema() == (255, 255) else found
+
+
+def counted(view: View, width: int, height: int) -> tuple[Array, Array] | None:
+    """Which pixels [height,width] count, and which windows of SSIM [h-10,w-10] do; None: all."""
+    mask = kept(view)
+    if mask is None:
+        return None
+    full = mask.resize((width, height), Image.Resampling.BOX).point(lambda v: 255 * (v == 255))
+    windows = np.asarray(full.filter(ImageFilter.MinFilter(WINDOW))) > 0
+    half = WINDOW // 2
+    return np.asarray(full) > 0, windows[half:-half, half:-half]
 
 
 def _decode(view: View) -> Image.Image:
@@ -50,10 +93,18 @@ def _decode(view: View) -> Image.Image:
         raise BadInput(f"images/{view.name}: missing; hand over every registered photograph")
     try:
         with Image.open(view.photo) as stored:
-            return upright(stored, view).convert("RGB")
+            return eight_bit(upright(whole(stored, view), view), view.white).convert("RGB")
     except UNREADABLE as error:
         reason = f"cannot be decoded ({error}); copy the photograph again"
         raise BadInput(f"{view.photo}: {reason}") from None
+
+
+def eight_bit(image: Image.Image, white: int) -> Image.Image:
+    """A 16-bit grey photograph in 8 bits, by what is white in its scene; others as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    grey = np.asarray(image, np.float64) * (255 / white)
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
 
 
 def upright(image: Image.Image, view: View) -> Image.Image:
@@ -71,14 +122,20 @@ def same_shape(size: tuple[int, int], view: View) -> bool:
     return abs(size[0] - wide) <= max(1.5, 0.005 * size[0])
 
 
-def psnr(image: Array, photo: Array) -> float:
-    """PSNR in dB of ``image``, clamped to [0, 1], against ``photo``, both [h,w,3]; at most 100."""
+def psnr(image: Array, photo: Array, pixels: Array | None = None) -> float:
+    """PSNR in dB of ``image``, clamped to [0, 1], against ``photo``, both [h,w,3]; at most 100.
+
+    ``pixels`` [h,w]: those that count.
+    """
     error = np.clip(image, 0, 1).astype(np.float64) - photo
+    error = error if pixels is None else error[pixels]
     return float(-10 * np.log10(max(float((error * error).mean()), 1e-10)))
 
 
-def ssim(image: Array, photo: Array) -> float:
+def ssim(image: Array, photo: Array, windows: Array | None = None) -> float:
     """SSIM of ``image``, clamped to [0, 1], against ``photo``, both [h,w,3], mean over channels.
+
+    ``windows`` [h-10,w-10]: those that count.
 
     Raises:
         BadInput: a side is shorter than the window's 11 pixels.
@@ -90,7 +147,7 @@ def ssim(image: Array, photo: Array) -> float:
     mx, my, xx, yy, xy = (_blur(part) for part in (x, y, x * x, y * y, x * y))
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     score = (2 * mx * my + _C1) * (2 * cov + _C2) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
-    return float(score.mean())
+    return float((score if windows is None else score[windows]).mean())
 
 
 def _blur(image: Array) -> Array:

@@ -43,6 +43,8 @@ class Splats:
     opacities: Floats
     sh0: Floats
     shN: Floats
+    #: Origin of the means in the scene's coordinates, as a comment of the file tells.
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __len__(self) -> int:
         """Number of Gaussians."""
@@ -104,6 +106,12 @@ def read_splats(path: Path, any_order: bool = False) -> Splats:
     def numbered(stem: str, count: int) -> Floats:
         return columns(*(f"{stem}_{i}" for i in range(count)))
 
+    with path.open("rb") as file:
+        told = re.search(rb"\ncomment origin (\S+) (\S+) (\S+)\s*\n", file.read(_MAX_HEADER))
+    try:
+        x, y, z = (float(word) for word in told.groups()) if told else (0.0, 0.0, 0.0)
+    except ValueError:
+        raise BadInput(f"{path}: its comment 'origin' holds no three numbers") from None
     rest = sum(name.startswith("f_rest_") for name in names)
     bands = numbered("f_rest", rest)
     return Splats(
@@ -113,6 +121,7 @@ def read_splats(path: Path, any_order: bool = False) -> Splats:
         opacities=columns("opacity")[:, 0],
         sh0=numbered("f_dc", 3)[:, None, :],
         shN=np.ascontiguousarray(bands.reshape(len(table), 3, rest // 3).transpose(0, 2, 1)),
+        origin=(x, y, z),
     )
 
 

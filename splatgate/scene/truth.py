@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from splatgate.evidence import BadInput
 from splatgate.scene.colmap import Scene, View, load_scene
-from splatgate.scene.photos import WINDOW, load_photo, mean_colour, psnr, ssim
+from splatgate.scene.photos import WINDOW, counted, load_photo, mean_colour, psnr, ssim
 from splatgate.scene.render import render
 from splatgate.scene.splats import SH_C0, Splats, check_layout, check_logits, read_splats
 
@@ -133,6 +133,7 @@ def measure(
         BadInput: a view that the scene lacks, a photograph that cannot be read, or cameras that
             are no pinholes.
     """
+    scene = scene.about(splats.origin)
     chosen = list(views) if views is not None else held_out_sizes(scene)
     hidden = {name for name, _, _ in chosen}
     training = [view for view in scene.views if view.name not in hidden]
@@ -153,10 +154,12 @@ def measure(
         view = scene.view(name).resized(width, height)
         photo = load_photo(scene.view(name), width, height)
         image = render(splats, view, background)
-        scores.append(ViewScore(name, psnr(image, photo), ssim(image, photo), width, height))
+        pixels, windows = counted(scene.view(name), width, height) or (None, None)
+        figures = psnr(image, photo, pixels), ssim(image, photo, windows)
+        scores.append(ViewScore(name, *figures, width, height))
         nearest = load_photo(nearest_view(view, training, scene), width, height)
         answers = (np.broadcast_to(mean, photo.shape), nearest, render(points, view, background))
-        trivial.append([psnr(answer, photo) for answer in answers])
+        trivial.append([psnr(answer, photo, pixels) for answer in answers])
         quality = f"{scores[-1].psnr:.2f} dB, SSIM {scores[-1].ssim:.3f}"
         say(f"view {number} of {len(chosen)}: {name} {quality}")
     baselines = Baselines(*np.mean(trivial, axis=0).tolist())
@@ -184,11 +187,12 @@ def mean_psnr(
     Raises:
         BadInput: a view that the scene lacks, or a photograph that cannot be read.
     """
-    found = []
+    found, scene = [], scene.about(splats.origin)
     for name, width, height in views:
         view = scene.view(name)
         image = render(splats, view.resized(width, height), background)
-        found.append(psnr(image, load_photo(view, width, height)))
+        pixels, _ = counted(view, width, height) or (None, None)
+        found.append(psnr(image, load_photo(view, width, height), pixels))
     return float(np.mean(found))
 
 

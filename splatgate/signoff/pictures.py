@@ -96,6 +96,7 @@ def collect(folders: Sequence[Path], scene: Path, say: Say) -> Media:
             note = str(error)
             continue
         splats = read_splats(model)
+        seen = seen.about(splats.origin)
         chosen = reported[:: -(-len(reported) // VIEWS) or 1]
         shown = []
         for number, view in enumerate(chosen, 1):

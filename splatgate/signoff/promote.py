@@ -47,7 +47,7 @@ def same_image(manifest: Manifest, image_id: str | None) -> str:
     """
     if manifest.media_type != SCHEMA2:
         kind = manifest.media_type or "no media type"
-        return f"it is {kind}, not one Docker schema 2 manifest; push with --provenance=false"
+        return f"it is {kind}, not one Docker schema 2 manifest; push it with make push"
     if image_id not in (manifest.image_id, manifest.digest):
         return f"its configuration is {manifest.image_id}, and {image_id} was judged"
     return ""

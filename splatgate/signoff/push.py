@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from splatgate.container import engine
+from splatgate.container import engine, registry
 from splatgate.container import image as images
-from splatgate.container.distribution import remedy
-from splatgate.container.reference import parse
+from splatgate.container.distribution import INDEXES, SCHEMA2, Manifest, remedy
+from splatgate.container.reference import Reference, parse
 from splatgate.evidence import BadInput
 from splatgate.paths import built_image
 from splatgate.signoff.promote import same_image, staged
@@ -36,8 +36,12 @@ def push(ref: str | None, to: str, say: Callable[[str], None]) -> dict[str, Any]
     # Named by its content: no two images share a staging tag, and none is ever replaced.
     tag = f"staging-{image.image_id.removeprefix('sha256:')[:12]}"
     _push(client, image.image_id, where.repository, tag, say)
-    _, manifest = staged(f"{where.repository}:{tag}")
-    problem = same_image(manifest, image.image_id)
+    there, manifest = staged(f"{where.repository}:{tag}")
+    if manifest.media_type == SCHEMA2:
+        problem = same_image(manifest, image.image_id)
+    else:
+        tag, manifest, problem = as_schema2(there, manifest, image.image_id)
+        say(f"  pushed in OCI's form by this engine; {tag} is {manifest.media_type}")
     if problem:
         say(f"{where.repository}:{tag}: cannot be promoted: {problem}")
     return {
@@ -49,6 +53,32 @@ def push(ref: str | None, to: str, say: Callable[[str], None]) -> dict[str, Any]
         "image_id": image.image_id,
         "problem": problem,
     }
+
+
+def as_schema2(there: Reference, pushed: Manifest, image_id: str) -> tuple[str, Manifest, str]:
+    """Store an image that the engine pushed in OCI's form as one Docker schema 2 manifest, too.
+
+    Engines with the containerd store push so, some of them in an index. Returns the tag, a new one
+    since a repository's tags may be immutable; the manifest that it names; and why that is not the
+    image ``image_id``, or "".
+    """
+    asked = registry.client(there)
+    tag, chain = f"{there.tag}-schema2", [pushed]
+    if pushed.media_type in INDEXES:
+        images = [
+            entry["digest"]
+            for entry in pushed.document.get("manifests") or ()
+            if registry.ATTESTATION not in (entry.get("annotations") or {})
+        ]
+        child = asked.manifest(images[0]) if len(images) == 1 else None
+        chain += [child] if child else []
+    made = chain[-1].schema2()
+    if made is None:
+        return there.tag or "", pushed, same_image(pushed, image_id)
+    asked.put(made, tag)
+    # The engine knows its image by any of these.
+    known = {m.digest for m in chain} | {made.image_id}
+    return tag, made, same_image(made, made.digest if image_id in known else image_id)
 
 
 def _push(

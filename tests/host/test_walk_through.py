@@ -16,7 +16,7 @@ TAGS = ("trainer:fixed", "trainer:broken")
 
 def commands():
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
-    block = text.partition("## Walk-through")[2].partition("```\n")[2].partition("```")[0]
+    block = text.partition("## Walk-through")[2].partition("```sh\n")[2].partition("```")[0]
     for line in block.splitlines():
         command, _, status = line.partition("  # exit ")
         yield command, int(status or 0)

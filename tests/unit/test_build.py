@@ -1,6 +1,7 @@
 """When the image is built again, what the builder is told, and how a build is told and kept."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from splatgate.container import base, build, buildlog, provenance
 from splatgate.container.base import Base
 from splatgate.container.build import BuildRecord, Options
 from splatgate.container.engine import Builder, EngineError
+from splatgate.container.trust import Trust
 
 BUILDER = Builder("/usr/bin/docker", ("/usr/bin/docker", "build"), "docker 20.10.24")
 PULLED = Base("debian@sha256:aa", "sha256:aa", "pulled")
@@ -155,20 +157,28 @@ def test_the_builder_is_told_platform_base_and_plain_progress():
     assert argv[-1] == str(Options().context)
 
 
+def test_an_engine_that_keeps_images_in_ocis_form_is_told_to_make_schema_2():
+    buildx = Builder("d", ("d", "buildx", "build", "--load"), "buildx 0.24.0")
+    plain = build.command(buildx, Options(), PULLED, "default", {}, {})
+    told = build.command(buildx, Options(), PULLED, "default", {}, {}, oci=True)
+    assert "--load" in plain
+    assert told[3] == "--output=type=image,oci-mediatypes=false"
+    assert "--load" not in told
+
+
 def test_a_base_made_here_has_no_digest_label():
     text = " ".join(build.command(BUILDER, Options(), MADE, "host", {}, {}))
     assert "base.digest" not in text
     assert "--network host" in text
 
 
-def test_certificates_and_addresses_go_as_secrets(tmp_path):
-    options = Options(
-        extra_ca=tmp_path / "ca.pem", apt_mirror="http://m", pip_index="https://u:p@i"
-    )
-    with build._secrets(options) as files:
+def test_certificates_and_addresses_go_as_secrets():
+    options = Options(apt_mirror="http://m", pip_index="https://u:p@i")
+    with build._secrets(options, Trust("PEM\n", "of a test")) as files:
         argv = build.command(BUILDER, options, MADE, "default", {}, files)
         told = [argv[at + 1] for at, part in enumerate(argv) if part == "--secret"]
         assert told == [f"id={name},src={path}" for name, path in files.items()]
+        assert files["extra_ca"].read_text() == "PEM\n"
         assert files["pip_index"].read_text() == "https://u:p@i"
         assert "u:p" not in " ".join(argv)
     assert not files["pip_index"].exists()
@@ -232,17 +242,34 @@ def test_an_unknown_failure_shows_the_last_lines_that_say_something():
     assert lines[-1].endswith("cc: no such file")
 
 
-def test_progress_is_the_step_that_spoke_last():
+def test_progress_names_what_runs_what_is_left_and_how_long_that_takes():
     progress = buildlog.Progress()
     for line in (
+        "#1 [internal] load build definition from Dockerfile\n",
+        "#4 [base 1/2] FROM x\n",
+        "#4 CACHED\n",
         "#5 [torch 1/1] RUN --mount=type=secret,id=extra_ca   pip install\n",
         "#6 [compiler 1/1] RUN apt\n",
         "#5 1.0 Collecting torch\n",
     ):
         progress.feed(line)
-    assert progress.step == "[torch 1/1] RUN pip install"
+    assert progress.step == (
+        "compiler, torch; then tools, kernels, runtime, gsplat, export (usually 4 min)"
+    )
     progress.feed("#5 DONE 3.0s\n")
-    assert progress.step == "[compiler 1/1] RUN apt"
+    assert progress.step.startswith("compiler; then tools")
+    progress.feed("#6 DONE 9.0s\n")
+    assert progress.step.startswith("preparing tools; then kernels")
+    for line in ("#9 exporting to image\n", "#9 exporting layers\n"):
+        progress.feed(line)
+    assert progress.step.startswith("export; then tools")
+
+
+def test_the_stages_that_progress_knows_are_the_dockerfiles():
+    text = (build.ROOT / "image" / "Dockerfile").read_text()
+    stages = set(re.findall(r"(?m)^FROM \S+ AS (\w+)", text))
+    assert set(buildlog.USUAL) - {"export"} <= stages
+    assert set(buildlog.USUAL) >= buildlog.BESIDE
 
 
 def script(text):
@@ -340,6 +367,7 @@ def engineless(context, tmp_path, monkeypatch):
         {
             "images": type("Images", (), {"get": staticmethod(lambda _: image)}),
             "version": lambda _: {"Version": "20.10.24"},
+            "info": lambda _: {},
         },
     )()
     monkeypatch.setattr(build.starting, "ensure", lambda _: None)

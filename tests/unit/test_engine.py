@@ -254,7 +254,36 @@ class Link:
         return self._info
 
 
-REMOTE = Endpoint("ssh://far", "DOCKER_HOST")
+REMOTE = Endpoint("tcp://far:2376", "DOCKER_HOST")
+
+
+def test_an_engine_over_ssh_is_refused_with_the_way_to_it():
+    problem = engine.trouble(Endpoint("ssh://me@far", "DOCKER_HOST"))
+    assert "ssh -fNT -L /tmp/engine.sock:/var/run/docker.sock me@far" in str(problem)
+    assert "\n" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        # As `docker info` of moby 20.10 and 28 answers, and of 28 with the containerd store.
+        pytest.param(
+            [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]], False, id="own"
+        ),
+        pytest.param([["driver-type", "io.containerd.snapshotter.v1"]], True, id="containerd"),
+        pytest.param(None, False, id="none"),
+    ],
+)
+def test_the_engines_image_store_is_known_by_its_own_word(status, expected):
+    assert engine.containerd_store(Link(DriverStatus=status)) is expected
+
+
+def test_the_disk_that_is_needed_is_told_before_the_build(tmp_path):
+    link, here = Link(DockerRootDir=str(tmp_path)), Endpoint("unix:///s", "default")
+    (told,) = engine.preflight(link, here, need=10**9)
+    assert told.startswith(f"needs 1 GB in {tmp_path}, ")
+    with pytest.raises(EngineError, match="GB free, and the build needs"):
+        engine.preflight(link, here, need=10**18)
 
 
 def test_an_arm64_engine_builds_with_a_remark():

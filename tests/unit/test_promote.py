@@ -10,12 +10,13 @@ import pytest
 from moto import mock_aws
 
 from splatgate.container import registry
-from splatgate.container.distribution import OCI, SCHEMA2
+from splatgate.container.distribution import INDEXES, OCI, SCHEMA2
 from splatgate.diagnose import emergency
 from splatgate.evidence import BadInput, Header, Image, read, write
 from splatgate.record import Record, State
 from splatgate.signoff import attest, cli
 from splatgate.signoff.promote import NotPromoted, promote, staged
+from splatgate.signoff.push import as_schema2
 from splatgate.signoff.store import Store
 from tests.unit import registries
 from tests.unit.signoffs import PAST, gate, judged, policies, rewrite, with_states
@@ -199,6 +200,36 @@ def test_a_manifest_of_another_kind_is_refused(there):
     where, served = staged(f"{there.ref}@{manifest['digest']}")
     with pytest.raises(NotPromoted, match="not one Docker schema 2 manifest"):
         promote(where, served, ["1"], image_id)
+
+
+@pytest.mark.parametrize("shape", ["manifest", "index", "zstd"])
+def test_an_image_pushed_in_ocis_form_is_stored_as_schema_2_too(there, shape):
+    oci, image_id = there.image("staging-1", kind=OCI)
+    judged = oci["digest"]
+    if shape == "index":
+        attests = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+        index = {
+            "schemaVersion": 2,
+            "mediaType": INDEXES[0],
+            "manifests": [oci, {**oci, **attests}],
+        }
+        judged = there.manifest(index, "staging-1")["digest"]
+    if shape == "zstd":
+        document = staged(f"{there.ref}:staging-1")[1].document
+        document["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+zstd"
+        judged = there.manifest(document, "staging-1")["digest"]
+    where, pushed = staged(f"{there.ref}:staging-1")
+    tag, made, problem = as_schema2(where, pushed, judged)
+    if shape == "zstd":
+        assert (tag, made) == ("staging-1", pushed)
+        assert "not one Docker schema 2 manifest" in problem
+        return
+    assert (tag, problem) == ("staging-1-schema2", "")
+    _, served = staged(f"{there.ref}:{tag}")
+    assert (served, served.media_type, served.image_id) == (made, SCHEMA2, image_id)
+    assert staged(f"{there.ref}:staging-1")[1] == pushed
+    _, _, other = as_schema2(where, pushed, "sha256:another")
+    assert "sha256:another was judged" in other
 
 
 def test_a_release_tag_never_moves_and_nothing_is_half_released(there):

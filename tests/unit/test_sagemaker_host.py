@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from splatgate.sagemaker.environment import command_line, config_files
 from splatgate.sagemaker.limits import fit, has_gpu, limits_of
 from splatgate.sagemaker.logs import log_lines, nanoseconds
 from splatgate.sagemaker.request import Metric, smoke_request
-from splatgate.sagemaker.resources import HostFailed, NotStarted, _not_started
+from splatgate.sagemaker.resources import HostFailed, NotStarted, Stage, _not_started
 from splatgate.sagemaker.result import ending, failure_reason, log_stream, metric_points
 
 # Instances and limits
@@ -256,3 +258,43 @@ def test_label_that_says_nothing_is_kept(label: str) -> None:
 @pytest.mark.parametrize("label", ["elsewhere:1:1", ":1:1", "a:b:c:d", "host:0:1"])
 def test_other_hosts_runs_are_kept(label: str) -> None:
     assert not sweep.is_gone(label)
+
+
+# Volumes
+
+
+class Volumes:
+    """An engine that keeps what is put into a container in its volumes, or, as Podman, not."""
+
+    def __init__(self, *, kept: bool) -> None:
+        self.kept, self.files = kept, set[str]()
+        self.volumes = self.containers = self
+
+    def create(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(name="v", put_archive=self.put, get_archive=self.get)
+
+    def put(self, root: str, tar: Any) -> None:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(tar))) as found:
+            names = {name.removeprefix("ml/") for name in found.getnames()}
+        self.files |= {n.replace("data/", "input/data/", 1) for n in names} if self.kept else set()
+
+    def get(self, path: str) -> Any:
+        import docker.errors
+
+        if path.removeprefix("/opt/ml/") not in self.files:
+            raise docker.errors.NotFound(path)
+        return iter([b"tar"]), {}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_job_that_would_see_nothing_of_its_input_is_not_started(tmp_path, kept) -> None:
+    (tmp_path / "cameras.txt").write_text("x")
+    image = SimpleNamespace(id="sha256:1", attrs={})
+    stage = Stage(Volumes(kept=kept), image, {}, smoke_request(), Assumptions())
+    stage.build()
+    stage.fill({"training": tmp_path}, {"input/config/a.json": b"{}"}, None, print, float("inf"))
+    if kept:
+        stage.create(Limits(), gpus=0)
+        return
+    with pytest.raises(HostFailed, match=r"a\.json did not reach the job's volume.*Docker engine"):
+        stage.create(Limits(), gpus=0)

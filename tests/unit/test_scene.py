@@ -316,8 +316,11 @@ UNSOUND = {
     "empty": ("missing-model", "found nothing", _remove("sparse", "images")),
     "part-lost": ("missing-model", "found only sparse/0/cameras.txt", _remove(POINTS)),
     "elsewhere": ("missing-model", "found only colmap/0/cameras.txt", moved_model),
-    "words": ("broken-model", "line 2 holds a word", lambda scene: change_pose(scene, 3, "x")),
-    "lost-line": ("broken-model", "line 3", first_keypoints_lost),
+    "words": (
+        "broken-model",
+        "line 2 holds the word",
+        lambda scene: change_pose(scene, 3, "x"),
+    ),
     "model": ("broken-model", "line 2 is no camera", _replace(CAMERAS, "PINHOLE", "PINHOLE2")),
     "camera-id": ("broken-model", "names camera 7", lambda scene: change_pose(scene, 8, "7")),
     "two-images": ("too-few-images", "2 registered", first_lines(IMAGES, 5)),
@@ -327,7 +330,6 @@ UNSOUND = {
     "one-missing": ("missing-photos", "1 of 5", _remove("images/IMG_3.jpg")),
     "double": ("missing-photos", "twice (IMG_0.jpg.jpg)", double_extension),
     "model-double": ("missing-photos", "model has", _replace(IMAGES, ".jpg", ".jpg.jpg")),
-    "case": ("missing-photos", "letter case", other_case),
     "no-focal": ("bad-camera", "focal", _replace(CAMERAS, "50.0", "0")),
     "nan-focal": ("bad-camera", "focal", _replace(CAMERAS, "50.0", "nan")),
     "sphere": ("bad-camera", "focal", _write(CAMERAS, "1 EQUIRECTANGULAR 48 32 48 32\n")),
@@ -336,17 +338,37 @@ UNSOUND = {
     "one-place": ("bad-pose", "one place", one_place),
     "inverted": ("poses-disagree", "world-to-camera", camera_to_world),
     "no-points": ("no-points", "0 3-D points", _write(POINTS, "")),
-    "nan-point": (
+    "nan-points": (
         "bad-points",
-        "1 of 31",
-        _replace(POINTS, "\n2 ", "\n2 nan 0 0 9 9 9 0 1 1\n99 "),
+        "2 of 32",
+        _replace(POINTS, "\n2 ", "\n2 nan 0 0 9 9 9 0 1 1\n98 nan 0 0 9 9 9 0 1 1\n99 "),
     ),
-    "no-sightings": ("no-observations", "no image", no_sightings),
-    "other-points": ("tracks-disagree", "points3D lacks", first_lines(POINTS, 20)),
+    "comma": ("broken-model", "decimal comma", _replace(CAMERAS, "50.0", "50,0")),
     "cut-photo": ("unreadable-photo", "IMG_2.jpg", cut_photograph),
     "no-photo": ("unreadable-photo", "IMG_1.jpg", _write("images/IMG_1.jpg", "x")),
     "turned": ("photo-size", "IMG_2.jpg is 32x48, its camera 48x32", turned_photograph),
 }
+
+
+NOTED = {
+    "lost-line": ("blind-images", "IMG_0.jpg", first_keypoints_lost),
+    "case": ("other-case", "letter case", other_case),
+    "no-sightings": ("no-observations", "nothing ties points", no_sightings),
+    "other-points": ("tracks-disagree", "points3D lacks", first_lines(POINTS, 20)),
+    "nan-point": (
+        "bad-points",
+        "1 points have",
+        _replace(POINTS, "\n2 ", "\n2 -nan(ind) 0 0 9 9 9 0 1 1\n99 "),
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "said", "change"), NOTED.values(), ids=NOTED.keys())
+def test_what_is_only_odd_is_a_note(scene, code, said, change):
+    change(scene)
+    verdict = judge_scene(scene)
+    assert verdict.ok, verdict.reason
+    assert said in {note.code: note.reason for note in verdict.notes}[code]
 
 
 @pytest.mark.parametrize(("code", "said", "change"), UNSOUND.values(), ids=UNSOUND.keys())
