@@ -21,7 +21,7 @@ from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, read, to_json, unwritable
 from splatgate.judge import options
 from splatgate.judge.interrupts import INTERRUPTS, STOPS
-from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
+from splatgate.paths import CHECKOUT, DEFAULT_SCENE, ROOT, built_image
 from splatgate.record import Record
 from splatgate.sagemaker.validate import instance_type
 from splatgate.sources.run import GIVEN, Account
@@ -47,6 +47,8 @@ VERBS = {
     "splats": ("splatgate.scene.cli:main_splats", "judge a .ply against its scene"),
 }
 
+#: Verbs that build or read what lies in the repository alone.
+CHECKOUT_VERBS = ("image", "faults", "checks")
 #: Ways on for a machine on which no engine can run.
 WITHOUT_ENGINE = "or name one elsewhere (DOCKER_HOST), or judge recorded evidence (make replay)"
 
@@ -60,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, *rest = arguments
     if verb not in VERBS:
         sys.stderr.write(f"splatgate: no verb {verb!r}; one of {', '.join(VERBS)}\n")
+        return EXIT_NO_JUDGEMENT
+    if CHECKOUT is None and verb in CHECKOUT_VERBS and not {"-h", "--help"} & set(rest):
+        sys.stderr.write(f"splatgate {verb}: needs the suite's repository: clone it\n")
         return EXIT_NO_JUDGEMENT
     module, _, name = VERBS[verb][0].partition(":")
     try:

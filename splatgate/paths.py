@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
 #: The repository, where this package lies in one; None: it is installed.
-CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "pytest.ini").is_file() else None
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pytest.ini").is_file() else None
 #: Checks, checklist, policies, scenes and pipeline: the repository, or what the wheel took from it
 #: (pyproject.toml, force-include).
-ROOT = CHECKOUT or _PACKAGE / "suite"
+ROOT = CHECKOUT or PACKAGE / "suite"
 #: What is built, and where results go by default.
 BUILD = (CHECKOUT or Path.cwd()) / "build"
 DEFAULT_SCENE = ROOT / "tests" / "scenes" / "brighton_beach"

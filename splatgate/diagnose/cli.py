@@ -22,7 +22,7 @@ from splatgate.diagnose.redact import Redactor, shown, stripped
 from splatgate.diagnose.shapes import short
 from splatgate.diagnose.stages import LastWords
 from splatgate.evidence import BadInput, to_json, write_bytes
-from splatgate.paths import ROOT
+from splatgate.paths import BUILD
 from splatgate.sagemaker.aws import clients
 from splatgate.signoff.attest import public_key
 from splatgate.signoff.store import Store
@@ -184,7 +184,7 @@ def _emergency(options: argparse.Namespace) -> int:
 def _last_good(options: argparse.Namespace) -> int:
     """The digests with a valid sign-off; without one, those that a succeeded job used."""
     found: list[emergency.Good] = []
-    store = Store(options.store or str(ROOT / "build" / "signoffs"))
+    store = Store(options.store or str(BUILD / "signoffs"))
     if options.key:
         found = emergency.of_signoffs(store, public_key(Path(options.key)), _say)
         if not found:
@@ -202,7 +202,7 @@ def _last_good(options: argparse.Namespace) -> int:
 
 
 def _out(asked: str | None, name: str) -> Path:
-    out = Path(asked) if asked else ROOT / "build" / "diagnose" / name
+    out = Path(asked) if asked else BUILD / "diagnose" / name
     out.mkdir(parents=True, exist_ok=True)
     return out
 

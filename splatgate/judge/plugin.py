@@ -31,10 +31,8 @@ from splatgate.paths import ROOT
 from splatgate.record import Check, Record, State, fingerprint, junit, sealed
 from splatgate.sources.run import Run
 
-#: Its fixtures, each a plain function.
-pytest_plugins = [
-    f"splatgate.judge.fixtures.{name}" for name in ("evidence", "image", "jobs", "gpu")
-]
+#: Modules of fixtures, each a plain function.
+FIXTURES = ("evidence", "image", "jobs", "gpu")
 CHECK = pytest.StashKey[Check]()
 #: Exit statuses of pytest after which not every check has run.
 ENDED_EARLY = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
@@ -70,6 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
     marker("should: good practice, printed, never decisive")
     marker("needs(*checks): checks whose failure explains this one's")
     if is_asked(config):
+        # After all other plugins: testinfra has a `host` of its own, which is this machine.
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(f"splatgate.judge.fixtures.{name}")
         config.pluginmanager.register(Judge(config, checklist), "splatgate-judge")
 
 

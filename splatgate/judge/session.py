@@ -16,7 +16,7 @@ from splatgate.checklist import LANES
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
-from splatgate.paths import CHECKOUT, ROOT
+from splatgate.paths import CHECKOUT, PACKAGE, ROOT
 from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
 from splatgate.sources import recorded as doors
 from splatgate.sources.process import SOURCE, Process
@@ -175,13 +175,13 @@ def suite(checklist_sha256: str) -> Suite:
 
 
 def files_sha256() -> str:
-    """Content hash of what judges: the package, the checks, the checklist."""
-    total = hashlib.sha256()
-    package, lanes = ROOT / "splatgate" if CHECKOUT else ROOT.parent, ROOT / "tests"
-    for path in sorted(
-        (*package.rglob("*.py"), *(p for lane in LANES for p in (lanes / lane).rglob("*.py")))
-    ):
-        base = lanes if path.is_relative_to(lanes) else package
+    """Content hash of what judges: the package, the checks, the checklist. The same for a checkout
+    and for the wheel built from it.
+    """
+    total, lanes = hashlib.sha256(), ROOT / "tests"
+    parts = [(PACKAGE, p) for p in PACKAGE.rglob("*.py") if not p.is_relative_to(PACKAGE / "suite")]
+    parts += [(lanes, p) for lane in LANES for p in (lanes / lane).rglob("*.py")]
+    for base, path in sorted(parts):
         total.update(f"{path.relative_to(base)} ".encode() + path.read_bytes())
     total.update((ROOT / "checklist.toml").read_bytes())
     return total.hexdigest()

@@ -35,7 +35,6 @@ FIXED = (
     "1.5 log streams: a new one for each container that a job starts",
     "2.1 undocumented files and folders below /opt/ml: not made",
     "2.4 a prefix that is one whole object: its last part is the file's name",
-    "2.5 CompressionType NONE: files below output/model and output/output",
     "2.6 a limited disk: /opt/ml with its input; /tmp, and a VOLUME below /opt/ml, as much again",
 )
 

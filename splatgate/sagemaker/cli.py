@@ -26,7 +26,7 @@ from splatgate.sagemaker.attempt import Mishap
 from splatgate.sagemaker.host import KEEP, TrainingHost
 from splatgate.sagemaker.request import CHANNEL_NAME, Channel, Request, load
 from splatgate.sagemaker.result import job_json, metric_points
-from splatgate.sagemaker.s3 import download, upload
+from splatgate.sagemaker.s3 import download
 from splatgate.sagemaker.validate import validate
 
 #: Beyond MaxRuntimeInSeconds: starting, copying the scene, the 120 s of a stop, reading the files
@@ -89,13 +89,10 @@ def main(argv: Sequence[str] | None = None, client: Callable[[], Any] | None = N
                 key=request.name,
                 deadline=options.deadline or request.max_runtime + MARGIN,
                 checkpoints=_checkpoints(request, options.checkpoints, Path(scratch)),
-                keep=KEEP if options.keep or options.upload else (),
+                keep=KEEP if options.keep else (),
                 stop_when=stop_when,
                 mishaps=mishaps,
             )
-            if options.upload:
-                for uri in upload(_s3(), request, folder):
-                    _say(f"{request.name}: uploaded {uri}")
     finally:
         # What the engine was making when the interruption came is known by its label alone.
         with contextlib.suppress(Exception):
@@ -132,7 +129,6 @@ def _parser() -> argparse.ArgumentParser:
         "`training`",
     )
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a hyperparameter")
-    add("--upload", action="store_true", help="send the archives to S3OutputPath")
     add("--keep", metavar="DIR", help="keep the evidence and the artefacts here")
     add("--checkpoints", metavar="DIR|s3://…", help="checkpoints to start with")
     add("--stop", metavar="REGEX", help="StopTrainingJob at the first line of the log that matches")

@@ -1,20 +1,19 @@
-"""Moves a job's data as SageMaker does: channels from S3 at the start, archives to S3 at the end.
+"""Fetches a job's channels from S3, as SageMaker does at the start.
 
 The client is boto3's S3 client; nothing here creates one.
 """
 
 from __future__ import annotations
 
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splatgate.evidence import BadInput
-from splatgate.sagemaker.channels import files_below, manifest_paths, relative_paths
+from splatgate.sagemaker.channels import manifest_paths, relative_paths
 from splatgate.sagemaker.guards import unfit
-from splatgate.sagemaker.request import Channel, Request
+from splatgate.sagemaker.request import Channel
 
 #: How often fetching says how far it is (seconds).
 SAY_EVERY = 5.0
@@ -83,39 +82,3 @@ def _objects(s3: Any, channel: Channel) -> Iterator[tuple[str, str]]:
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
     for name, path in relative_paths(keys, key).items():
         yield f"s3://{bucket}/{name}", path
-
-
-def upload(s3: Any, request: Request, folder: Path) -> list[str]:
-    """Send what a job left in its evidence ``folder`` to S3OutputPath; returns the URIs.
-
-    GZIP: ``JOB/output/model.tar.gz`` and ``output.tar.gz`` (contract 2.1); the host must have kept
-    ``archive`` and ``output``. NONE: the files as they are, below ``JOB/output/model`` (that name:
-    unverified). Checkpoints go to CheckpointConfig's S3Uri, as they are (contract 1.5).
-
-    Raises:
-        BadInput: the request has no S3OutputPath.
-    """
-    target = (request.raw.get("OutputDataConfig") or {}).get("S3OutputPath") or ""
-    bucket, prefix = split_uri(target)
-    base = f"{prefix.rstrip('/')}/{request.name}/output".lstrip("/")
-    pairs: list[tuple[Path, str]] = []
-    if request.compression == "NONE":
-        for name in ("model", "output"):
-            if (folder / name).is_dir():
-                pairs += [(p, f"{base}/{name}/{rel}") for rel, p in files_below(folder / name)]
-    else:
-        if (folder / "output").is_dir():
-            with tarfile.open(folder / "output.tar.gz", "w:gz") as tar:
-                for rel, path in files_below(folder / "output"):
-                    tar.add(path, rel)
-        for name in ("model.tar.gz", "output.tar.gz"):
-            if (folder / name).is_file():
-                pairs.append((folder / name, f"{base}/{name}"))
-    targets = [(path, bucket, key) for path, key in pairs]
-    if request.checkpoint_uri and (folder / "checkpoints").is_dir():
-        where, key = split_uri(request.checkpoint_uri)
-        for rel, path in files_below(folder / "checkpoints"):
-            targets.append((path, where, f"{key.rstrip('/')}/{rel}".lstrip("/")))
-    for path, where, key in targets:
-        s3.upload_file(str(path), where, key)
-    return [f"s3://{where}/{key}" for _, where, key in targets]

@@ -41,7 +41,7 @@ from splatgate.evidence import (
     write_bytes,
 )
 from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
-from splatgate.paths import BUILD, ROOT
+from splatgate.paths import BUILD, PACKAGE, ROOT
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sources import process as device
 from splatgate.sources import resume
@@ -98,7 +98,7 @@ class Live(Recorded):
             ),
             scene=tree_hash(self.scene_path),
             scene_name=self.scene_path.name,
-            extra={resume.SUITE: device.source_hash(ROOT / "splatgate")},
+            extra={resume.SUITE: device.source_hash(PACKAGE)},
         )
         write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 

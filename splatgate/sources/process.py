@@ -21,7 +21,7 @@ from filelock import FileLock
 from splatgate.evidence import BadInput, Header, Job, Machine, Use, write
 from splatgate.evidence.gpu import mebibytes, report
 from splatgate.evidence.missing import NotVerified
-from splatgate.paths import ROOT
+from splatgate.paths import PACKAGE, ROOT
 from splatgate.sagemaker import process, variants
 from splatgate.sagemaker.channels import files_below, tree_hash
 from splatgate.sources import resume
@@ -118,7 +118,7 @@ class Process(Recorded):
             extra={
                 "runtime": "process",
                 SOURCE: source_hash(self.source),
-                resume.SUITE: source_hash(ROOT / "splatgate"),
+                resume.SUITE: source_hash(PACKAGE),
             },
         )
         write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))

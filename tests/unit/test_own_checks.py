@@ -26,8 +26,9 @@ import pytest
 
 
 @pytest.mark.build_licence
-def test_image_has_a_title(image):
+def test_image_has_a_title(image, host):
     \"\"\"The image says what it is.\"\"\"
+    assert type(host.backend).__name__ == "ReplayBackend", "another host"
     assert image.labels.get("org.opencontainers.image.title") == {wanted!r}, "another title"
 
 
@@ -68,6 +69,7 @@ def test_pytest_gives_them_the_fixtures(own):
     assert [(c["item"], c["lane"], c["state"]) for c in record["checks"]] == [
         ("build.licence", "container", "failed")
     ]
+    assert record["checks"][0]["reason"] == "another title"
     assert record["items"]["build.licence"]["state"] == "failed"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from splatgate.evidence import BadInput, Job, Limits
 from splatgate.sagemaker import cli
 from splatgate.sagemaker.request import Channel, smoke_request
-from splatgate.sagemaker.s3 import download, split_uri, upload
+from splatgate.sagemaker.s3 import download
 
 OBJECTS = {
     "s/scene1/": b"",
@@ -94,38 +93,6 @@ def test_keys_that_no_folder_holds_are_refused(s3: Any, tmp_path: Path, key: str
     assert {p.name for p in tmp_path.iterdir()} <= {"into"}
 
 
-def test_archives_go_where_sagemaker_puts_them(s3: Any, tmp_path: Path) -> None:
-    (tmp_path / "model.tar.gz").write_bytes(b"gz")
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output/n.txt").write_text("n")
-    raw = {**smoke_request().raw, "OutputDataConfig": {"S3OutputPath": "s3://bucket/out/"}}
-    base = "s3://bucket/out/splatgate-smoke/output"
-    sent = upload(s3, replace(smoke_request(), raw=raw), tmp_path)
-    assert sent == [f"{base}/model.tar.gz", f"{base}/output.tar.gz"]
-    s3.download_file(*split_uri(sent[1]), str(tmp_path / "back"))
-    with tarfile.open(tmp_path / "back") as tar:
-        assert tar.getnames() == ["n.txt"]
-
-
-def test_uncompressed_output_is_sent_file_by_file(s3: Any, tmp_path: Path) -> None:
-    (tmp_path / "model/more").mkdir(parents=True)
-    (tmp_path / "model/more/a.json").write_text("{}")
-    raw = {**smoke_request().raw, "OutputDataConfig": {"S3OutputPath": "s3://bucket"}}
-    request = replace(smoke_request(), raw=raw, compression="NONE")
-    assert upload(s3, request, tmp_path) == ["s3://bucket/splatgate-smoke/output/model/more/a.json"]
-
-
-def test_checkpoints_are_sent_to_their_own_place(s3: Any, tmp_path: Path) -> None:
-    """Uncompressed, below CheckpointConfig's S3Uri, where the next attempt finds them again."""
-    (tmp_path / "checkpoints/more").mkdir(parents=True)
-    (tmp_path / "checkpoints/more/step.pt").write_text("state")
-    raw = {**smoke_request().raw, "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"}}
-    request = replace(smoke_request(), raw=raw, checkpoint_uri="s3://bucket/ck/job/")
-    assert upload(s3, request, tmp_path) == ["s3://bucket/ck/job/more/step.pt"]
-    source = channel("s3://bucket/ck/job/")
-    assert download(s3, source, tmp_path / "back") == ["more/step.pt"]
-
-
 def test_fast_file_takes_whole_folders_only(s3: Any, tmp_path: Path) -> None:
     partial = replace(channel("s3://bucket/s/scene1"), mode="FastFile")
     with pytest.raises(BadInput, match="end s3://bucket/s/scene1 with /"):
@@ -156,18 +123,15 @@ class Answers:
         )  # fmt: skip
 
 
-def test_verb_fetches_runs_uploads_and_reports(
+def test_verb_fetches_runs_and_reports(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raw = {**smoke_request().raw, "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"}}
-    (tmp_path / "r.json").write_text(json.dumps(raw))
+    (tmp_path / "r.json").write_text(json.dumps(smoke_request().raw))
     monkeypatch.setattr(cli, "TrainingHost", Answers)
     monkeypatch.setattr(cli.sweep, "sweep_stale", lambda _: {})
     monkeypatch.setattr(cli, "see", lambda *_: SimpleNamespace(image_id="sha256:1"))
     monkeypatch.setattr(cli, "_s3", lambda: s3)
-    arguments = ["--request", str(tmp_path / "r.json"), "--json", "--upload"]
+    arguments = ["--request", str(tmp_path / "r.json"), "--json", "--keep", str(tmp_path / "kept")]
     arguments += ["--scene", "training=s3://bucket/s/scene1/"]
     assert cli.main(arguments, client=lambda: None) == 1
     assert json.loads(capsys.readouterr().out)["TrainingJobStatus"] == "Stopped"
-    keys = [o["Key"] for o in s3.list_objects_v2(Bucket="bucket", Prefix="out/")["Contents"]]
-    assert keys == ["out/splatgate-smoke/output/model.tar.gz"]
