@@ -47,10 +47,11 @@ class Bench:
         self.stop = Stop()
         with channel.open_channel(path) as layout:
             self.scene = read_scene(layout)
-            self.settings = settings.resolved(len(self.scene.shots))
             index = index_photos(self.scene)
             photos = load_photos(self.scene, index, settings.max_image_size, lambda: None)
             photos = consistency.checked(self.scene, photos)
+            pixels = sum(photo.width * photo.height for photo in photos)
+            self.settings = settings.resolved(len(photos), pixels, len(self.scene.points))
         self.device = rasterise.require_backend(settings.device)
         views = [rasterise.make_view(photo, self.device, True) for photo in photos]
         self.photos = [enlarged(view, zoom) for view in views]

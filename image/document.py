@@ -27,15 +27,15 @@ def parameters() -> str:
 
 def recipes() -> str:
     """One row for each parameter of which some recipe has a value of its own."""
-    names = [*config.RECIPES]
+    found = {**config.RECIPES, "many": config.MANY}
     rows = [
         f"| `{p.name}` | "
-        + " | ".join(f"{config.RECIPES[n].get(p.name, p.default)}" for n in names)
+        + " | ".join(f"{r.get(p.name, p.default)}" for r in found.values())
         + " |"
         for p in config.TABLE
-        if any(p.name in config.RECIPES[n] for n in names)
+        if any(p.name in r for r in found.values())
     ]
-    return "\n".join([f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|", *rows])
+    return "\n".join([f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|", *rows])
 
 
 def codes() -> str:

@@ -160,10 +160,15 @@ __global__ void __launch_bounds__(THREADS) project_kernel(Step s) {
         atomicAdd((unsigned long long *)&s.sums[1], 1ull);
     if (mine) {
         if (!tiles) r.opacity = 0;
-        s.records[i] = r;
-        if (s.v_records)
-            for (int k = 0; k < G_ROW / 4; ++k)
-                reinterpret_cast<float4 *>(s.v_records + i * G_ROW)[k] = float4{};
+        // Of what draws nothing, nobody reads more than that.
+        float4 *record = reinterpret_cast<float4 *>(s.records + i);
+        record[0] = {r.x, r.y, r.opacity, r.depth};
+        if (tiles) {
+            record[1] = {r.A, r.B, r.C, 0.f}, record[2] = {r.r, r.g, r.b, 0.f};
+            if (s.v_records)
+                for (int k = 0; k < G_ROW / 4; ++k)
+                    reinterpret_cast<float4 *>(s.v_records + i * G_ROW)[k] = float4{};
+        }
         if (s.centres) {
             s.centres[2 * i] = r.x, s.centres[2 * i + 1] = r.y;
             s.conics[3 * i] = r.A, s.conics[3 * i + 1] = r.B, s.conics[3 * i + 2] = r.C;

@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(UPDATE_THREADS) update_kernel(Step s) {
     const int64_t i = (int64_t)blockIdx.x * UPDATE_THREADS + threadIdx.x;
     if (i >= s.n) return;
     constexpr int COUNT = (DEGREE + 1) * (DEGREE + 1);
+    const float4 *record = reinterpret_cast<const float4 *>(s.records + i);
+    const bool visible = record[0].z > 0;
     Rows<SH, ADAM> shape(s, i, 0);
-    const Record r = s.records[i];
-    const bool visible = r.opacity > 0;
     float v_centre[2] = {}, v_conic[3] = {}, v_color[3] = {}, v_opacity = 0;
     if (visible && s.v_records) {
         const float4 *row = reinterpret_cast<const float4 *>(s.v_records + i * G_ROW);
@@ -56,14 +56,20 @@ __global__ void __launch_bounds__(UPDATE_THREADS) update_kernel(Step s) {
         for (int k = 0; k < 3; ++k) v_conic[k] = s.v_conics[3 * i + k], v_color[k] = s.v_colors[3 * i + k];
         v_opacity = s.v_opacities[i];
     }
-    if (!(r.r > 0)) v_color[0] = 0;
-    if (!(r.g > 0)) v_color[1] = 0;
-    if (!(r.b > 0)) v_color[2] = 0;
+    if (visible) {
+        const float4 color = record[2];
+        if (!(color.x > 0)) v_color[0] = 0;
+        if (!(color.y > 0)) v_color[1] = 0;
+        if (!(color.z > 0)) v_color[2] = 0;
+    }
 
     // Colour: each coefficient's gradient is its basis times the colour's.
     float d[3], basis[16], shade[16] = {}, v_d[3];
     const float inverse = direction(shape.value, s.camera, d);
     sh_basis(DEGREE, d, basis);
+    // Where a view shows nothing of it, a Gaussian's colour rests, moments and all: Adam's momentum would go on
+    // moving it between two views that do, and the more photographs there are, the further.
+    if (visible || !ADAM)
 #pragma unroll
     for (int first = 0; first < COUNT; first += GROUP) {
         constexpr int N = 3 * (COUNT < GROUP ? COUNT : GROUP);

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from small import SIZE, VIEWS, gained, load, make_job, make_scene, metrics, opened, run
 from test_inputs import BETTER, PHOTO, SHORT, changed, similar, text_without_comments
-from trainer import consistency, loss, masks
+from trainer import consistency, loss, masks, rasterise
 from trainer.errors import TrainerError
 
 Change = Callable[[Path], None]
@@ -211,6 +211,17 @@ def test_masked_pixels_take_no_part(tmp_path: Path, how: str) -> None:
     masked(base / "input/data/training", how)
     assert run(base) == 0
     assert metrics(base)["masked"] == 0
+
+
+@pytest.mark.parametrize("by", [2, 3])
+def test_a_reduced_mask_leaves_out_all_that_was_left_out(by: int) -> None:
+    kept = np.full((61, 74), 255, np.uint8)
+    kept[:, 50:] = 0
+    kept[20, 20] = 0
+    whole = rasterise.reduced_mask(torch.from_numpy(masks.bits(Image.fromarray(kept))), by)
+    height, width = 61 // by, 74 // by
+    small = kept[: height * by, : width * by].reshape(height, by, width, by).min((1, 3))
+    assert torch.equal(whole, torch.from_numpy(masks.bits(Image.fromarray(small))))
 
 
 def test_no_gradient_comes_from_masked_pixels() -> None:

@@ -17,6 +17,7 @@ import torch
 from small import make_job, metrics, opened, run, run_to
 from test_interrupted import see_only_whole_files
 from trainer import choice, config, export, progress, rasterise
+from trainer.densify import Strategy
 from trainer.stop import Stop
 
 #: A cap that four runs share, and that each of them reaches.
@@ -171,11 +172,13 @@ def asked(tmp_path: Path, **environment: str) -> config.Config:
 @pytest.mark.parametrize(
     ("request_", "photographs", "recipe"),
     [
-        ({}, 100, "choose"),
-        ({}, 101, "detail"),
+        ({}, 30, "choose"),
+        ({}, 31, "many"),
+        ({"PLATEAU": "500"}, 31, "many"),
         ({"MAX_ITERATIONS": "1999"}, 20, "detail"),
         ({"DEVICE": "cpu"}, 20, "detail"),
-        ({"PLATEAU": "500"}, 20, "detail"),
+        ({"PLATEAU": "500"}, 20, "many"),
+        ({"DEVICE": "cpu"}, 999, "detail"),
         ({"RECIPE": "choose", "DEVICE": "cpu"}, 999, "choose"),
         ({"RECIPE": "sparse"}, 999, "sparse"),
     ],
@@ -184,6 +187,23 @@ def test_auto_chooses_where_it_pays(
     tmp_path: Path, request_: dict[str, str], photographs: int, recipe: str
 ) -> None:
     assert asked(tmp_path, **request_).resolved(photographs).recipe == recipe
+
+
+def test_many_photographs_are_trained_for_longer_and_with_more(tmp_path: Path) -> None:
+    settings = asked(tmp_path)
+    few, more = (settings.resolved(n, n * 2_000_000, 15_000) for n in (80, 240))
+    assert (few.max_iterations, more.max_iterations) == (7000, 70 * 210)
+    assert few.max_gaussians == 15_000 * 54, "as many as the points can become"
+    assert more.max_gaussians == 15_000 * 54 * 70 * 210 // 7000
+    assert settings.resolved(240, 240 * 200_000, 15_000).max_gaussians == 420_000, "by the pixels"
+    assert settings.resolved(240, 240 * 2_000_000, 15_000, 200_000).max_gaussians == 200_000
+    for found in (few, more):
+        assert math.isclose(Strategy.reachable(found, 15_000), found.max_gaussians, rel_tol=0.02), (
+            "reached at the last refinement"
+        )
+    own = asked(tmp_path, MAX_ITERATIONS="9000", MAX_GAUSSIANS="50000", GROWTH="0.2")
+    found = own.resolved(240, 240 * 2_000_000, 15_000)
+    assert (found.max_iterations, found.max_gaussians, found.growth) == (9000, 50_000, 0.2)
 
 
 def test_what_the_request_says_stands(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def load(tmp_path: Path, parameters: object = None, **environment: str) -> confi
 
 def test_table_and_dataclass_name_the_same_parameters() -> None:
     names = [f.name for f in fields(config.Config)]
-    assert names == [p.name for p in config.TABLE] + ["sources"]
+    assert names == [p.name for p in config.TABLE] + ["coarse", "sources"]
 
 
 @pytest.mark.parametrize("parameters", [None, {}], ids=["absent", "empty"])

@@ -126,5 +126,13 @@ def gpu_budget(scene: Scene, config: Config, gaussians: int, have: int) -> Budge
     return Budget("GPU", needs, have, "what the GPU has free")
 
 
+def most_gaussians(have: int) -> int:
+    """How many a GPU with so many bytes free should be filled with at most: three fifths of it.
+
+    In steps of 100,000, so that a job that starts again comes to the same number.
+    """
+    return max(1, int(0.6 * have / (_TRAINED + _DRAWN)) // 100_000) * 100_000
+
+
 def _gb(size: float) -> str:
     return f"{size / 1e9:.2f}GB"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,16 @@ def fingerprint(config: Config, scene_digest: str) -> str:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The one checkpoint of a run, in ``folder`` (None: nowhere); later ones replace it."""
+    """The one checkpoint of a run, in ``folder`` (None: nowhere); later ones replace it.
+
+    It is written while training goes on; ``wait`` until it is there.
+    """
 
     folder: Path | None
     every: int
     fingerprint: str
+    _writing: list[Future[None]] = field(default_factory=list)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     @property
     def path(self) -> Path:
@@ -47,12 +53,10 @@ class Checkpoints:
         return bool(self.folder and self.every and step % self.every == 0)
 
     def save(self, step: int, splats: Splats, notes: dict[str, Any]) -> None:
-        """Write parameters and optimiser state; a full or read-only disk costs a warning only.
-
-        Training goes on without: a job that can still deliver its model should.
-        """
+        """Write parameters and optimiser state, as they are now, when the one before is there."""
         if not self.folder:
             return
+        self.wait()
         content = {
             "fingerprint": self.fingerprint,
             "step": step,
@@ -60,8 +64,18 @@ class Checkpoints:
             "moments": {
                 n: {k: _copy(t) for k, t in state.items()} for n, state in splats.moments().items()
             },
-            "notes": notes,
+            # What grows while this is written.
+            "notes": {k: v.copy() if isinstance(v, list | dict) else v for k, v in notes.items()},
         }
+        self._writing.append(self._pool.submit(self._write, step, content))
+
+    def wait(self) -> None:
+        """Until what is being written is there; raises what that raised."""
+        while self._writing:
+            self._writing.pop().result()
+
+    def _write(self, step: int, content: dict[str, Any]) -> None:
+        """A full or read-only disk costs a warning only: a job that can still deliver should."""
         try:
             write_atomically(self.path, lambda stream: torch.save(content, stream))
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError

@@ -35,10 +35,19 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "dropout": 0.2,
         "lr_means": 1.6e-4,
         "background": "random",
+        "coarse": 0.0,
     },
 }
-#: ``recipe=auto`` chooses for at most so many photographs, and from so many steps.
-_CHOOSES_UP_TO, _CHOOSES_FROM = 100, 2000
+#: The recipe of one long run on a GPU; its size comes from the scene (``Config.sized``).
+MANY: Mapping[str, Any] = {"max_elongation": 10.0, "coarse": 0.4}
+#: ``recipe=auto`` chooses for at most so many photographs; on a GPU, and from so many steps.
+_CHOOSES_UP_TO, _CHOOSES_FROM = 30, 2000
+#: Share of the steps on reduced photographs for the runs of a choice on a GPU.
+_COARSE = 0.4
+#: Steps for each photograph that is trained on, and at most.
+_EACH, _STEPS = 70, 30_000
+#: One Gaussian for so many pixels of these; so many for each SfM point in 7,000 steps; at most.
+_PIXELS, _POINT, _MOST = 100, 54, 5_000_000
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,10 @@ class Config:
         "auto",
         "run",
         "what stands for parameters left at their defaults: detail, the defaults; sparse, values "
-        "for few photographs; choose, both tried, the better run four times more and merged; auto, "
-        "choose on a GPU for at most 100 photographs and 2000 steps or more, else detail",
-        choices=("auto", "choose", "detail", "sparse"),
+        "for few photographs; choose, both tried, the better run four times more and merged; many, "
+        "one run as long and large as the photographs ask for; auto, on a GPU and for 2000 steps "
+        "or more choose for at most 30 photographs and many for more, else detail",
+        choices=("auto", "choose", "detail", "many", "sparse"),
     )
     plateau: int = _row(
         0,
@@ -179,23 +189,51 @@ class Config:
     )
     lr_scales: float = _row(5e-3, "learning rates", "of log scales", 0, 1)
     lr_sh: float = _row(2.5e-3, "learning rates", "of colours; a 20th of it above degree 0", 0, 1)
+    #: Share of the steps on photographs reduced to a half, the first three eighths of it to a
+    #: quarter; a recipe's, no parameter of a request.
+    coarse: float = 0.0
     #: Where each value comes from, by name.
     sources: Mapping[str, str] = field(default_factory=dict)
 
-    def following(self, recipe: str) -> Config:
-        """With the values of a recipe wherever the request leaves the default."""
-        free = {n: v for n, v in RECIPES[recipe].items() if self._is_default(n)}
+    def following(self, recipe: str, **own: Any) -> Config:
+        """With the values of a recipe, and the scene's ``own``, where the request has none."""
+        values = {**{**RECIPES, "many": MANY}[recipe], **own}
+        free = {n: v for n, v in values.items() if self._is_default(n)}
         sources = {**self.sources, **dict.fromkeys(free, f"recipe {recipe}")}
         return replace(self, recipe=recipe, **free, sources=sources)
 
-    def resolved(self, photographs: int) -> Config:
-        """With ``recipe=auto`` decided, and with the values of the recipe if it is a single one."""
-        name = self.recipe
+    def resolved(
+        self, photographs: int, pixels: int = 0, points: int = 0, most: int = _MOST
+    ) -> Config:
+        """With ``recipe=auto`` decided, and with the values of the recipe if it is a single one.
+
+        ``pixels`` of all photographs as they are trained, SfM ``points``, and the ``most``
+        Gaussians that memory holds: what the size of a run of ``many`` comes from.
+        """
+        name, gpu = self.recipe, self.device == "cuda"
         if name == "auto":
-            pays = photographs <= _CHOOSES_UP_TO and self.max_iterations >= _CHOOSES_FROM
-            plain = self.device == "cuda" and not self.plateau
-            name = "choose" if pays and plain else "detail"
-        return self.following(name) if name in RECIPES else replace(self, recipe=name)
+            few = photographs <= _CHOOSES_UP_TO and not self.plateau
+            name = "choose" if few else "many"
+            if not gpu or self.max_iterations < _CHOOSES_FROM:
+                name = "detail"
+        if name == "many":
+            return self.following(name, **self._sized(photographs, pixels, max(1, points), most))
+        if name == "choose":
+            return replace(self, recipe=name, coarse=_COARSE * gpu)
+        return self.following(name)
+
+    def _sized(self, photographs: int, pixels: int, points: int, most: int) -> dict[str, Any]:
+        """Steps, most Gaussians, and the growth that reaches these at the last refinement."""
+        seen = 1 - 1 / self.hold_out if self.hold_out else 1
+        steps = min(_STEPS, max(self.max_iterations, int(_EACH * photographs * seen)))
+        steps = steps if self._is_default("max_iterations") else self.max_iterations
+        target = min(pixels * seen / _PIXELS, points * _POINT * steps / 7000, most)
+        target = max(int(target), points, 1000) if self._is_default("max_gaussians") else 0
+        target = target or self.max_gaussians
+        last = replace(self, max_iterations=steps).last_refinement
+        times = max(1, (last - self.refine_start) // self.refine_every)
+        growth = min(1.0, max(0.001, (target / points) ** (1 / times) - 1))
+        return {"max_iterations": steps, "max_gaussians": target, "growth": round(growth, 4)}
 
     def _is_default(self, name: str) -> bool:
         return self.sources.get(name, "default") == "default"

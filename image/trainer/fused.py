@@ -43,12 +43,14 @@ class PlanarSplats(Splats):
         self,
         values: Mapping[str, Tensor],
         moments: Mapping[str, Mapping[str, Tensor]] | None = None,
+        planes: int = 3,
     ) -> None:
+        """``planes``: the values and both moments; 1 where nothing is to be optimised."""
         self._rest = values["shN"].shape[1]
         self._count = values["means"].shape[0]
         self.steps = 0
         self.state = tuple(
-            values["means"].new_zeros(14 + 3 * self._rest, self._count) for _ in range(3)
+            values["means"].new_zeros(14 + 3 * self._rest, self._count) for _ in range(planes)
         )
         for name, mine in self._views(0).items():
             mine[...] = values[name]
@@ -153,11 +155,12 @@ class FusedStep:
         values: Mapping[str, Tensor],
         moments: Mapping[str, Mapping[str, Tensor]] | None = None,
         rasteriser: str = "own",
+        planes: int = 3,
     ) -> None:
         """``values`` on the GPU; ``rasteriser`` is ``own`` or ``gsplat``."""
         self._config, self._scene_size = config, scene_size
         self._own = rasteriser == "own"
-        self.splats = PlanarSplats(values, moments)
+        self.splats = PlanarSplats(values, moments, planes)
         self._device = values["means"].device
         self._kernels = kernels.loaded()
         rates = learning_rates(config, scene_size)
@@ -210,6 +213,19 @@ class FusedStep:
         self.splats.steps = t
         return self._figures[place]
 
+    def draw(self, view: View, degree: int) -> Tensor:
+        """The image (height, width, 3) of all Gaussians; waits for it. Only until the next one."""
+        at = At(1, 0, 0.0, degree, 0.0, 0)
+        while True:
+            self._seen[1] = max(self._seen[1], self.splats.count)
+            self.prepare(view, view.pixels, at)
+            stream = torch.cuda.current_stream(self._device)
+            self._kernels.project(self.s, stream.cuda_stream)
+            self._kernels.raster(self.s, stream.cuda_stream)
+            stream.synchronize()
+            if self._seen[0] <= self.s.slots:
+                return self.image(view.width, view.height)
+
     def release(self) -> None:
         """See ``trainer.step.Step.release``."""
         self._buffers.clear()
@@ -258,6 +274,8 @@ class FusedStep:
         """Make room: buffers follow the Gaussians, the largest image, and the intersections."""
         if self._first is None:
             self._first = step
+        if 0 < 3 * self._pixels <= width * height:  # photographs are no longer as small as before
+            self._seen[1] *= 3
         room = _EARLY_ROOM if step - self._first < _EARLY else _ROOM
         largest = max(self._before, self._seen[1])
         need = max(_LEAST_SLOTS, int(largest * room) if largest else 16 * self.splats.count)
@@ -272,7 +290,8 @@ class FusedStep:
         s, splats = self.s, self.splats
         if splats.state is not self._state or not s.capacity:
             self._state = splats.state
-            s.p, s.m, s.v = (buffer.data_ptr() for buffer in splats.state)
+            for name, buffer in zip("pmv", splats.state, strict=False):
+                setattr(s, name, buffer.data_ptr())
             if s.capacity != splats.capacity:
                 s.capacity = 0
                 self._allocate_gaussians(splats.capacity)

@@ -50,7 +50,7 @@ class Job:
                 index = index_photos(scene)
                 self.stop.refuse_if_asked("loading the scene")
             device = self.prepare(settings)
-            settings = settings.resolved(len(scene.shots))
+            settings = self.sized(settings, scene, device)
             with self.phase("photos"):
                 photos, resident = self.load(settings, scene, index, device)
         self.train(settings, scene, photos, device, resident)
@@ -87,6 +87,25 @@ class Job:
             log.event(device=name, **host.versions())
             self.facts.update(device=settings.device, device_name=name)
         return device
+
+    def sized(self, settings: config.Config, scene: Scene, device: Any) -> config.Config:
+        """The settings with the recipe decided, and told with what it came from."""
+        import torch
+
+        from trainer import budget
+
+        stored = [(shot.camera.width, shot.camera.height) for shot in scene.shots]
+        pixels = budget.photo_bytes(stored, settings.max_image_size)[0] // 3
+        known = dict(photographs=len(stored), pixels=pixels, points=len(scene.points))
+        gpu = device.type == "cuda"
+        if gpu:
+            known["most"] = budget.most_gaussians(torch.cuda.mem_get_info(device)[0])
+        settings = settings.resolved(**known)
+        names = ("recipe", "max_iterations", "max_gaussians", "growth")
+        log.event(phase="plan", **{n: getattr(settings, n) for n in names}, **known)
+        if gpu and (idle := torch.cuda.device_count() - 1):
+            log.line(f"warning: one GPU is used, {idle} of this instance stay idle")
+        return settings
 
     def load(
         self, settings: config.Config, scene: Scene, index: dict[str, Path], device: Any

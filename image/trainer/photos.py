@@ -143,7 +143,7 @@ def load_photos(
 
 def decoders() -> int:
     """How many photographs are decoded at once."""
-    return min(4, host.cpus())
+    return min(8, host.cpus())
 
 
 def refuse_lost(lost: Sequence[str], total: int, detail: str = "") -> None:

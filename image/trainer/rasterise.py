@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import kernels
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainer import host, raster_torch
@@ -16,6 +18,13 @@ from trainer.errors import TrainerError, classify
 from trainer.masks import COUNTS, WINDOW, WINDOW_COUNTS
 from trainer.photos import Photo
 from trainer.raster_torch import BLACK
+
+#: For measurements, and where the own kernels are doubted: ``fused``, ``fused-gsplat`` (with
+#: gsplat's rasterising kernels) or ``autograd``, all three the same model.
+STEP = "TRAINER_STEP"
+OWN = "fused"
+#: Photographs are not reduced below this side, in pixels.
+LEAST = 64
 
 
 @dataclass(eq=False)
@@ -86,6 +95,46 @@ class Views:
         """With every so manieth of the training views kept aside, one at least."""
         inner = self.training[every // 2 :: every] or self.training[-1:]
         return Views([v for v in self.training if v not in inner], inner, self.held_out)
+
+
+def reduced(view: View, by: int) -> View:
+    """The view at a ``by``-th of its size; what is left over on the right and below is cut off.
+
+    The view itself, if too little would be left of it.
+    """
+    height, width = view.height // by, view.width // by
+    if by == 1 or min(height, width) < LEAST:
+        return view
+    blocks = view.pixels[: height * by, : width * by].view(height, by, width, by, 3)
+    pixels = (blocks.float().mean((1, 3)) + 0.5).byte()
+    fx, fy, cx, cy = (x / by for x in view.intrinsics)
+    mask = None if view.mask is None else reduced_mask(view.mask, by)
+    found = replace(view, pixels=pixels.contiguous(), intrinsics=(fx, fy, cx, cy), mask=mask)
+    return found if found.counted[1] else view
+
+
+def reduced_mask(mask: Tensor, by: int) -> Tensor:
+    """A mask at a ``by``-th of its size: a pixel counts where all that it came from did."""
+    height, width = mask.shape[0] // by, mask.shape[1] // by
+    blocks = (mask[: height * by, : width * by] & COUNTS).view(height, by, width, by)
+    counts = blocks.amin((1, 3))
+    # The smallest of a window is the largest of what is left out, turned round.
+    out = F.max_pool2d(1 - counts[None, None].float(), WINDOW, 1, WINDOW // 2)[0, 0]
+    return counts * COUNTS + (out < 0.5).byte() * WINDOW_COUNTS
+
+
+def painter(values: Mapping[str, Tensor]) -> Callable[[View], Tensor]:
+    """What draws these Gaussians as they are: a view to its image (height, width, 3), not clamped.
+
+    ``values`` as in ``Splats.params``. By the trainer's own kernels on a GPU.
+    """
+    degree = round((values["shN"].shape[1] + 1) ** 0.5) - 1
+    if not values["means"].is_cuda or os.environ.get(STEP, OWN) != OWN:
+        return lambda view: render(values, values["opacities"].sigmoid(), view, degree)
+    from trainer.fused import FusedStep
+
+    step = FusedStep(Config(opacity_reg=0.0), 1.0, values, planes=1)
+    return lambda view: step.draw(view, degree)
 
 
 def split(config: Config, views: list[View]) -> Views:
@@ -186,12 +235,13 @@ def require_backend(device: str) -> torch.device:
             f"(torch {torch.__version__}, CUDA {torch.version.cuda}); check the "
             "driver, or ask for device=cpu",
         )
-    try:
-        from gsplat.cuda._backend import _C
-    except ImportError as error:
-        raise TrainerError("E_CUDA", f"gsplat's extension cannot be loaded: {error}") from error
-    if _C is None:
-        raise TrainerError("E_CUDA", "gsplat has no compiled extension in this environment")
+    if os.environ.get(STEP, OWN) != OWN:
+        try:
+            from gsplat.cuda._backend import _C
+        except ImportError as error:
+            raise TrainerError("E_CUDA", f"gsplat's extension cannot be loaded: {error}") from error
+        if _C is None:
+            raise TrainerError("E_CUDA", "gsplat has no compiled extension in this environment")
     try:
         kernels.loaded()
     except OSError as error:
@@ -201,6 +251,7 @@ def require_backend(device: str) -> torch.device:
         "means": torch.tensor([[0.0, 0.0, 2.0]]),
         "quats": torch.tensor([[1.0, 0, 0, 0]]),
         "scales": torch.full((1, 3), -2.0),
+        "opacities": torch.full((1,), 9.0),
         "sh0": torch.ones(1, 1, 3),
         "shN": torch.zeros(1, 0, 3),
     }
@@ -212,7 +263,7 @@ def require_backend(device: str) -> torch.device:
     )
     try:
         values = {n: v.to(cuda) for n, v in values.items()}
-        drawn = float(render(values, torch.ones(1, device=cuda), view, 0).max())
+        drawn = float(painter(values)(view).max())
     except RuntimeError as error:
         fault = classify(error)
         if fault.code != "E_ARCH":
@@ -225,5 +276,5 @@ def require_backend(device: str) -> torch.device:
             str(fault),
         ) from error
     if not drawn > 0:
-        raise TrainerError("E_CUDA", "gsplat drew nothing on this GPU: a broken driver?")
+        raise TrainerError("E_CUDA", "nothing was drawn on this GPU: a broken driver?")
     return cuda

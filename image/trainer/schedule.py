@@ -24,6 +24,7 @@ class Schedule:
         """The plan for ``step``, which counts from 1.
 
         The rate of positions falls to 1 % at the last step, dropout rises from 0 to its share.
+        Photographs are small at first: that is faster, and what is found large is found sooner.
         """
         config, done = self._config, step / self._config.max_iterations
         return At(
@@ -33,6 +34,7 @@ class Schedule:
             sh_degree=min(config.sh_degree, step // config.sh_every),
             dropout=config.dropout * done,
             background=self._background(step),
+            zoom=1 if done > config.coarse else 2 if done > 0.375 * config.coarse else 4,
             seed=config.seed * 1_000_003 + step,
         )
 

@@ -25,9 +25,9 @@ from trainer.rasterise import View, render
 class At:
     """What the schedule says about one step: host numbers, so that nothing waits for the device.
 
-    ``view`` indexes the training views, ``means_rate`` is in world units, ``dropout`` the share of
-    Gaussians left out, ``seed`` this step's own: a resumed run draws what an uninterrupted one
-    would.
+    ``view`` indexes the training views, each side reduced by ``zoom``, ``means_rate`` is in world
+    units, ``dropout`` the share of Gaussians left out, ``seed`` this step's own: a resumed run
+    draws what an uninterrupted one would.
     """
 
     step: int
@@ -37,6 +37,7 @@ class At:
     dropout: float
     seed: int
     background: tuple[float, float, float] = BLACK
+    zoom: int = 1
 
 
 class Step(Protocol):

@@ -19,15 +19,12 @@ from trainer.errors import TrainerError
 from trainer.model import initial_values
 from trainer.points import reached
 from trainer.progress import Progress
-from trainer.rasterise import Views
+from trainer.rasterise import OWN, STEP, Views, reduced
 from trainer.scene import Scene
 from trainer.schedule import Schedule
 from trainer.step import AutogradStep, Step
 from trainer.stop import Stop
 
-#: For measurements only: ``fused``, ``fused-gsplat`` (with gsplat's rasterising kernels) or
-#: ``autograd``, all three the same model.
-STEP = "TRAINER_STEP"
 #: Share of the Gaussians, the most opaque, that stay when memory runs out for the first time.
 _KEPT = 0.75
 
@@ -65,11 +62,15 @@ def run(
     device = stepper.splats.values()["means"].device
     strategy = Strategy(config, device, notes.get("cap", config.max_gaussians))
     progress = Progress(config, views, notes, step, stop, started, to_come)
+    zoom, drawn = 1, views.training
     reached("start")
     try:
         while (ended_by := progress.ended(step)) is None:
             at = schedule.at(step + 1)
-            view = views.training[at.view]
+            if at.zoom != zoom:
+                zoom = at.zoom
+                drawn = [reduced(view, zoom) for view in views.training]
+            view = drawn[at.view]
             try:
                 figures = stepper.step(view, view.photo(), at)
                 if strategy.due(at.step):
@@ -87,6 +88,7 @@ def run(
     progress.settle(step, stepper.splats)
     if step and ended_by == "signal":
         checkpoints.save(step, stepper.splats, notes)
+    checkpoints.wait()
     best = progress.forget_best()
     values = stepper.splats.values()
     if ended_by == "plateau" and best:
@@ -119,7 +121,7 @@ def make_step(
     moments: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Step:
     """The compiled step on a GPU, autograd on a CPU, or what ``STEP`` in the environment names."""
-    chosen = os.environ.get(STEP) or ("fused" if values["means"].is_cuda else "autograd")
+    chosen = os.environ.get(STEP) or (OWN if values["means"].is_cuda else "autograd")
     if chosen == "autograd":
         return AutogradStep(config, scene_size, values, moments)
     from trainer.fused import FusedStep

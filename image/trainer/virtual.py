@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.rasterise import View, render
+from trainer.rasterise import View, painter
 from trainer.stop import Stop
 
 #: Views for each photograph, and at most.
@@ -68,14 +68,14 @@ def drawn(
 
     ``models`` as in ``Splats.values``, on the views' device. A request to stop ends it early.
     """
-    degree = round((models[0]["shN"].shape[1] + 1) ** 0.5) - 1
+    painters = [painter(model) for model in models]
     found: list[View] = []
     for view, viewmat in cameras(views, seed):
         if stop.asked is not None:
             break
         # By its name a step knows its camera.
         own = replace(view, name=f"virtual {len(found) + 1}", viewmat=viewmat, mask=None)
-        images = [render(m, m["opacities"].sigmoid(), own, degree).clamp(0, 1) for m in models]
+        images = [paint(own).clamp(0, 1) for paint in painters]
         pixels = (torch.stack(images).mean(0) * 255).round().byte()
         found.append(replace(own, pixels=pixels.to(view.pixels.device)))
     return found
