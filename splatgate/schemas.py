@@ -26,11 +26,15 @@ TYPES = {
     "evidence-job": "splatgate.evidence:Job",
 }
 
+#: What a verb adds to its record as it prints it.
+ADDED = {"pipeline": {"ok": {"type": "boolean"}, "conclusion": {"type": "string"}}}
+
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one of ``TYPES``. Fields may be added to what it names."""
     module, _, kind = TYPES[name].partition(":")
     found = msgspec.json.schema(getattr(importlib.import_module(module), kind))
+    found["$defs"][kind]["properties"].update(ADDED.get(name, {}))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
