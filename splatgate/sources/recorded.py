@@ -18,6 +18,7 @@ from splatgate.evidence import (
     BadInput,
     Command,
     Compression,
+    Contents,
     Facts,
     Header,
     Image,
@@ -127,6 +128,15 @@ class Recorded:
     def facts(self) -> Facts:
         """What the probe saw inside the container."""
         return self._record("container/facts.json", Facts)
+
+    def contents(self) -> Contents:
+        """What the image holds, as its layers say; of evidence without those, as its own Python
+        does.
+        """
+        name = "contents.json"
+        if not (self.folder / name).exists():
+            return self._record("container/facts.json", Contents)
+        return self._record(name, Contents)
 
     def build(self) -> dict[str, Any]:
         """The build record (``splatgate/build/1``) of the image."""
@@ -324,7 +334,7 @@ class Recorded:
 
     def _profile_text(self) -> str | None:
         given = self.file("subject.toml")
-        return given.read_text() if given else self.facts().subject
+        return given.read_text() if given else self.contents().subject
 
     def request(self, spec: JobSpec) -> Any:
         """The CreateTrainingJob request of ``spec``, over the one given with --request."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splatgate.container import sweep
+from splatgate.container.layers.images import is_image
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Run:
 
     id: str
     out: Path
-    #: ``live``, ``process`` or ``recorded``.
+    #: ``live``, ``layers``, ``process`` or ``recorded``.
     door: str
     #: Evidence of this run: collected here when live, the given folder when recorded.
     folder: Path
@@ -77,15 +78,25 @@ class Run:
 
         out = (config.invocation_params.dir / option("--out")).resolve()
         recorded = path("--evidence")
+        image = option("--image") or built_image()
+        archive = path("--image")
+        if archive is not None and is_image(archive):
+            image = str(archive)
         identity, controller = uuid.uuid4().hex[:12], sweep.controller()
         scratch = out / RUNS / f"{controller}.{identity}"
         return cls(
             id=identity,
             out=out,
-            door="recorded" if recorded else "process" if option("--process") else "live",
+            door="recorded"
+            if recorded
+            else "process"
+            if option("--process")
+            else "layers"
+            if option("--layers") or (archive is not None and is_image(archive))
+            else "live",
             folder=recorded or scratch,
             scratch=scratch,
-            image=option("--image") or built_image(),
+            image=image,
             pushed=option("--pushed"),
             subject=path("--subject"),
             scene=path("--scene") or DEFAULT_SCENE,
