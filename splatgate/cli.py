@@ -15,6 +15,7 @@ from pathlib import Path
 from splatgate.checklist import LANES
 from splatgate.container import cuda
 from splatgate.container.engine import EngineError
+from splatgate.container.layers.images import is_image, open_image
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.judge import options
@@ -116,6 +117,9 @@ def judge(argv: Sequence[str]) -> int:
         if not (Path(asked.evidence) / "evidence.json").exists():
             raise BadInput(f"{asked.evidence}: no evidence.json in it; give a folder of evidence")
         read(Path(asked.evidence) / "evidence.json", Header)
+    elif asked.image and is_image(Path(asked.image)):
+        asked.image = str(Path(asked.image).resolve())
+        open_image(Path(asked.image))
     elif asked.lane == ["gpu"] and asked.image is None and not engine_answers():
         process = True
     else:

@@ -38,6 +38,12 @@ def write(out: Any, record: Record, checklist: Checklist, folder: Path) -> None:
             yellow=True,
             bold=True,
         )
+    if record.door == "layers":
+        out.write_line(
+            "Read from its layers: nothing of it was run. What needs a running container is not "
+            "verified.",
+            yellow=True,
+        )
     if record.interrupted:
         out.write_line(
             "The run was interrupted: what it did not reach is not verified.", yellow=True

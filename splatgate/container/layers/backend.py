@@ -136,9 +136,7 @@ def _content(host: LayersBackend, path: str, limit: int | None = None) -> Answer
     entry = node.entry
     if entry.text is not None:
         return 0, entry.text[:limit]
-    if entry.size == 0 and node.is_file:
-        return YES
-    if limit is not None and limit <= len(entry.head):
+    if node.is_file and min(entry.size, entry.size if limit is None else limit) <= len(entry.head):
         return 0, entry.head[:limit]
     raise NotVerified(f"needs a running container: the content of {path} was not kept")
 

@@ -88,7 +88,8 @@ class _Files:
             self.tar = tarfile.open(path, "r:*")  # noqa: SIM115
             self.members = {m.name.removeprefix("./"): m for m in self.tar}
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise BadInput(f"{path}: no archive that can be read: {error}; {MEND}") from None
+            first = str(error).partition("\n")[0].rstrip(":")
+            raise BadInput(f"{path}: no archive that can be read: {first}; {MEND}") from None
 
     def open(self, name: str) -> IO[bytes] | None:
         """A file, or None; inside the folder or archive alone."""
