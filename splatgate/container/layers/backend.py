@@ -19,12 +19,15 @@ from testinfra.backend.base import CommandResult
 
 from splatgate.container.backends import Recording, ReplayBackend
 from splatgate.container.layers.contents import distributions, environment, installed, which
-from splatgate.container.layers.tree import Node, Tree
+from splatgate.container.layers.tree import Node, TooManyLinks, Tree
 from splatgate.evidence import Command, Image, Package
 from splatgate.evidence.missing import NotVerified
 
 #: `uname -m` of the platforms that images name.
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "386": "i686", "arm": "armv7l"}
+
+#: Patterns of grep that mean the same to Python: characters, sets, and repeats of them.
+BASIC = re.compile(r"\^?(?:(?:[^\\\[\]*^$\n]|\[\^?[^\]\[\\^]+\])\*?)*\$?")
 
 Answer = tuple[int, bytes]
 YES, NO = (0, b""), (1, b"")
@@ -145,11 +148,14 @@ def _contains(host: LayersBackend, pattern: str, path: str) -> Answer:
     status, data = _content(host, path)
     if status:
         return 2, b""
-    if "\\" in pattern or "[[" in pattern:
-        raise NotVerified(f"needs a running container: grep's pattern {pattern!r}")
-    # In grep's basic syntax these are characters like any other.
-    ours = re.sub(r"[+?(){}|]", r"\\\g<0>", pattern)
-    found = re.search(ours.encode(), data, re.MULTILINE)
+    try:
+        if not BASIC.fullmatch(pattern):
+            raise re.error("not plain")
+        # In grep's basic syntax these are characters like any other.
+        ours = re.compile(re.sub(r"[+?(){}|]", r"\\\g<0>", pattern).encode())
+    except re.error:
+        raise NotVerified(f"needs a running container: grep's pattern {pattern!r}") from None
+    found = any(ours.search(line) for line in data.removesuffix(b"\n").split(b"\n") if data)
     return YES if found else NO
 
 
@@ -161,16 +167,22 @@ def _sha256(host: LayersBackend, path: str) -> Answer:
 
 
 def _listdir(host: LayersBackend, path: str) -> Answer:
-    node = host.node(path)
-    if node is None:
-        return NO
-    names = host.tree.names(path) if node.is_dir else [path]
+    try:
+        node = host.tree.resolve(path)[1]
+    except TooManyLinks:
+        return 2, b""
+    if node is None and host.tree.find(path, last=False) is None:
+        return 2, b""
+    names = host.tree.names(path) if node is not None and node.is_dir else [path]
     shown = ["".join(c if c.isprintable() else "?" for c in n) for n in names if n[:1] != "."]
     return 0, "".join(f"{name}\n" for name in shown).encode(errors="replace")
 
 
 def _realpath(host: LayersBackend, path: str) -> Answer:
-    where, node = host.tree.resolve(path)
+    try:
+        where, node = host.tree.resolve(path)
+    except TooManyLinks:
+        return NO
     parent = host.tree.find(posixpath.dirname(where))
     return (0, f"{where}\n".encode()) if node or (parent and parent.is_dir) else NO
 
@@ -181,6 +193,12 @@ def _command(host: LayersBackend, name: str) -> Answer:
         return 0, f"{name}\n".encode()
     found = which(host.tree, host.image, name)
     return (0, f"{found}\n".encode()) if found else (127, b"")
+
+
+def _lsb(host: LayersBackend) -> Answer:
+    if which(host.tree, host.image, "lsb_release"):
+        raise NotVerified("needs a running container: lsb_release -a")
+    return 127, b""
 
 
 def _user(host: LayersBackend, name: str) -> list[str] | None:
@@ -301,6 +319,7 @@ ANSWERS: dict[str, Callable[..., Answer]] = {
     "cat /etc/os-release": lambda host: _content(host, "/etc/os-release"),
     "cat /etc/redhat-release": lambda host: _content(host, "/etc/redhat-release"),
     "cat /etc/alpine-release": lambda host: _content(host, "/etc/alpine-release"),
+    "lsb_release -a": _lsb,
     "cat /etc/passwd": lambda host: _content(host, "/etc/passwd"),
     "cat /etc/group": lambda host: _content(host, "/etc/group"),
     "env -0": _environment,

@@ -47,6 +47,8 @@ OWN = re.compile(r".*\.(?:py|sh|toml|json|ya?ml|ini|cfg)")
 OTHERS = re.compile(
     r"(?:.*/)?(?:site-packages|dist-packages|node_modules|python\d[\d.]*|usr/share)/.*"
 )
+#: The distribution's own: of what is small elsewhere, as all settings are, the text is kept.
+SYSTEM = re.compile(r"(?:usr|lib\w*|var|boot|proc|sys)/")
 #: NVIDIA's packages bring code for every GPU; they only answer for others.
 THEIRS = re.compile(r".*-packages/(?:nvidia|triton)/.*")
 
@@ -317,7 +319,8 @@ def _look(entry: Entry, body: IO[bytes]) -> tuple[bytes, dict[str, Any]]:
     seen: dict[str, Any] = {"sha256": digest.digest()}
     if entry.mode & 0o111 or start[:4] == b"\x7fELF":
         seen["head"] = start[:HEAD]
-    if start[:2] == b"#!" and entry.size <= START and not OTHERS.fullmatch(path):
+    small = entry.size <= START and not OTHERS.fullmatch(path) and b"\0" not in start
+    if small and (start[:2] == b"#!" or not SYSTEM.match(path)):
         seen["text"] = start
     if keep is None:
         return start, seen
