@@ -16,7 +16,7 @@ from splatgate.checklist import LANES
 from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.layers.images import is_image, open_image
-from splatgate.container.reference import parse
+from splatgate.container.reference import host, parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
 from splatgate.judge import options
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
@@ -112,7 +112,7 @@ def judge(argv: Sequence[str]) -> int:
         read(Path(asked.baseline), Record)
         if Path(asked.baseline).resolve() == record:
             raise BadInput(f"--baseline {record}: this run writes its own there; give --out DIR")
-    process = False
+    process = without_engine = False
     if asked.evidence:
         if not (Path(asked.evidence) / "evidence.json").exists():
             raise BadInput(f"{asked.evidence}: no evidence.json in it; give a folder of evidence")
@@ -123,7 +123,9 @@ def judge(argv: Sequence[str]) -> int:
     elif asked.lane == ["gpu"] and asked.image is None and not engine_answers():
         process = True
     else:
-        preflight(asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE))
+        without_engine = not preflight(
+            asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE)
+        )
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pytest.ini")]
     command += ["-v", "--tb=no", "-rN", "--no-header", "-p", "no:cacheprovider"]
@@ -131,6 +133,7 @@ def judge(argv: Sequence[str]) -> int:
     command += [f"--junitxml={out / 'junit.xml'}"]
     command += options.passed_on(asked)
     command += ["--process"] if process else []
+    command += ["--layers"] if without_engine else []
     command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
     run_pytest(command, quiet=asked.json)
     if not record.exists():
@@ -184,21 +187,30 @@ def engine_answers() -> bool:
     return True
 
 
-def preflight(ref: str | None, scene: Path) -> None:
-    """Find out before anything starts whether there is something to judge, and something to judge
-    it with.
+def preflight(ref: str | None, scene: Path) -> bool:
+    """Find out before anything starts whether there is something to judge, and whether there is an
+    engine to run it; without one, an image in a registry is judged by its layers.
 
     Raises:
         BadInput: no such image, or no scene.
         EngineError: no engine.
     """
     from splatgate.container import engine, image
+    from splatgate.container.layers.remote import open_remote
     from splatgate.scene import colmap
 
     if ref is None:
         raise BadInput("no image to judge: build one (make image) or give --image REF")
-    image.see(engine.client(), ref)
+    try:
+        image.see(engine.client(), ref)
+    except EngineError as error:
+        if host(ref) is None:
+            raise
+        sys.stderr.write(f"{error}: judging {ref} by its layers, from its registry\n")
+        open_remote(ref)
+        return False
     colmap.load_scene(scene)
+    return True
 
 
 def as_json(value: object) -> str:

@@ -196,6 +196,19 @@ class Looking(Recorded):
         return read(path, Pipeline)
 
 
+def open_any(ref: str, say: Callable[[str], None]) -> images.Opened:
+    """Open an image in a file, a folder or a registry.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    if images.is_image(Path(ref)):
+        return images.open_image(Path(ref), say)
+    from splatgate.container.layers.remote import open_remote
+
+    return open_remote(ref, say)
+
+
 class Layers(Looking):
     """An image that lies in an archive, a folder or a registry. Nothing of it is run.
 
@@ -212,7 +225,7 @@ class Layers(Looking):
 
     def opened(self) -> images.Opened:
         """The image, with its configuration read."""
-        return self.once("opened", lambda: images.open_image(Path(str(self.run.image)), self.say))
+        return self.once("opened", lambda: open_any(str(self.run.image), self.say))
 
     def read_layers(self) -> tuple[LayerContent, ...]:
         """Every layer, each read once and kept by its digest."""

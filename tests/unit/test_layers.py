@@ -1,18 +1,24 @@
 """Layers are read one by one, each once, and merged as the kernel's overlay shows them."""
 
 import contextlib
+import gzip
 import io
 import tarfile
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splatgate.container.layers import entries, images, packages
+from splatgate.container import distribution
+from splatgate.container.layers import entries, images, packages, remote
 from splatgate.container.layers.tree import TooManyLinks, Tree
+from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Package
+from tests.unit import registries
 from tests.unit.layered import (
     File,
+    config,
     digest,
     docker_save,
     folder,
@@ -313,3 +319,74 @@ def test_a_damaged_database_of_rpm_is_named(data):
 def test_no_header_of_rpm_breaks_the_reader(data):
     with contextlib.suppress(packages.struct.error):
         packages.header(data)
+
+
+# Registries
+
+
+class Flaky:
+    """A registry that breaks each answer off after some bytes; with or without ranges."""
+
+    def __init__(self, data, after, ranges):
+        self.data, self.after, self.ranges, self.asked = data, after, ranges, []
+
+    def __call__(self, method, path, headers=None, data=None, *, stream=False):
+        start = int((headers or {}).get("Range", "bytes=0-")[6:-1])
+        self.asked.append(start)
+        begin = start if self.ranges else 0
+        length = self.after if self.ranges else self.after * len(self.asked)
+        answer = requests.Response()
+        answer.status_code = 206 if start and self.ranges else 200
+        answer.raw = io.BytesIO(self.data[begin : begin + length])
+        return answer
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_blob_that_breaks_off_is_taken_up_again(monkeypatch, ranges):
+    there = distribution.Distribution(parse("localhost:1/a"))
+    flaky = Flaky(LOWER, 5000, ranges)
+    monkeypatch.setattr(there, "_send", flaky)
+    assert b"".join(there.blob(digest(LOWER), len(LOWER))) == LOWER
+    assert flaky.asked == [0, 5000, 10000]
+    assert read(LOWER).digest == entries.read_layer(there.blob(digest(LOWER), len(LOWER))).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "after", "said"),
+    [
+        (digest(UPPER), len(LOWER), 1 << 20, "is another"),
+        (digest(LOWER), 100, 1 << 20, "is longer than"),
+        (digest(LOWER), len(LOWER), 10, "breaks off at byte 60"),
+    ],
+    ids=["another", "longer", "broken"],
+)
+def test_a_blob_that_is_not_what_was_asked_for_is_refused(monkeypatch, name, size, after, said):
+    there = distribution.Distribution(parse("localhost:1/a"))
+    monkeypatch.setattr(there, "_send", Flaky(LOWER, after, ranges=True))
+    with pytest.raises(BadInput, match=said):
+        b"".join(there.blob(name, size))
+
+
+@pytest.mark.skipif(not registries.INSTALLED, reason="no docker-registry")
+def test_an_image_in_a_registry_is_read_without_an_engine(tmp_path):
+    with registries.running(tmp_path) as host:
+        repository = registries.Repository(host, "team/trainer")
+        prefix = "application/vnd.oci.image"
+        layers = [repository.blob(gzip.compress(layer)) for layer in (LOWER, UPPER)]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": distribution.OCI,
+            "config": {
+                "mediaType": f"{prefix}.config.v1+json",
+                **repository.blob(config([LOWER, UPPER], User="7")),
+            },
+            "layers": [{"mediaType": f"{prefix}.layer.v1.tar+gzip", **x} for x in layers],
+        }
+        made = repository.manifest(document, "v1")
+        opened = remote.open_remote(f"{host}/team/trainer:v1")
+        found = images.read_layers(opened, tmp_path / "cache", say)
+        seen = images.image_of(opened, found)
+        with pytest.raises(BadInput, match="has none of that name"):
+            remote.open_remote(f"{host}/team/trainer:v2")
+    assert (seen.user, seen.manifest_digest) == ("7", made["digest"])
+    assert Tree(found).find("/root/.ssh/id_ed25519") is None

@@ -11,16 +11,19 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
+from splatgate.container.distribution import INDEXES
 from splatgate.container.layers.entries import (
     CHUNK,
     Entry,
     LayerContent,
+    Readable,
     Reader,
     archive,
     members,
@@ -33,10 +36,6 @@ from splatgate.evidence import BadInput, Image, Layer, write_bytes
 MOST_JSON = 16 << 20
 #: Written with every layer kept; another number is read anew.
 FORMAT = 1
-INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
 MEND = "save it again: docker save IMAGE -o FILE"
 
 
@@ -48,7 +47,7 @@ class Opened:
     config: bytes
     manifest_digest: str | None
     #: Opens each layer, compressed or not, from the base up.
-    blobs: tuple[Callable[[], IO[bytes]], ...]
+    blobs: tuple[Callable[[], AbstractContextManager[Readable]], ...]
 
     @property
     def document(self) -> dict[str, Any]:
