@@ -37,7 +37,7 @@ from splatgate.evidence import (
 )
 from splatgate.evidence.missing import NotVerified
 from splatgate.paths import ROOT
-from splatgate.sources.recorded import NOT_PUSHED, Recorded
+from splatgate.sources.recorded import CONTENTS, NOT_PUSHED, Recorded
 
 if TYPE_CHECKING:
     from splatgate.sources.run import Run
@@ -134,7 +134,7 @@ class Looking(Recorded):
 
     def contents(self) -> Contents:
         """What the layers hold together, and its bill of materials."""
-        path = self.folder / "contents.json"
+        path = self.folder / CONTENTS
         tree, image = self.tree(), self.image()
         with self.lock("contents"):
             if not path.exists():

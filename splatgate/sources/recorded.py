@@ -37,6 +37,8 @@ NOT_PUSHED = (
     "no registry was asked: push the image, and judge it by its name there (--image HOST/NAME:TAG) "
     "or say where it is (--pushed HOST/NAME:TAG)"
 )
+#: What the layers hold, in a folder of evidence.
+CONTENTS = "contents.json"
 #: The request given with --request, in a folder of evidence.
 REQUEST = "request.json"
 #: Which matching line of the log stops a job: at the third line of progress it is between two steps
@@ -133,10 +135,9 @@ class Recorded:
         """What the image holds, as its layers say; of evidence without those, as its own Python
         does.
         """
-        name = "contents.json"
-        if not (self.folder / name).exists():
-            return self._record("container/facts.json", Contents)
-        return self._record(name, Contents)
+        if (self.folder / CONTENTS).exists():
+            return self._record(CONTENTS, Contents)
+        return Recorded.facts(self)
 
     def build(self) -> dict[str, Any]:
         """The build record (``splatgate/build/1``) of the image."""

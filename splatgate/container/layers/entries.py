@@ -26,7 +26,9 @@ from splatgate.evidence import BadInput, LayerFiles, Leftover, LeftoverKind, Pac
 
 #: Kinds that a later layer cannot take back.
 KEPT_LEFTOVERS = (LeftoverKind.CREDENTIALS, LeftoverKind.GIT)
-CHUNK = 1 << 20
+#: Bytes read of a file at once; and of a stream, of whose buffer tarfile copies the rest at each
+#: header.
+CHUNK, BUFFER = 1 << 20, 1 << 16
 #: Bytes of a program's head, for the line that names its interpreter; and of a file's start, in
 #: which a password or a key is looked for.
 HEAD, START = 128, 1 << 16
@@ -196,7 +198,7 @@ def archive(reader: Reader) -> tarfile.TarFile:
     return tarfile.open(  # type: ignore[call-overload,no-any-return]
         fileobj=reader,
         mode="r|",
-        bufsize=CHUNK,
+        bufsize=BUFFER,
         tarinfo=_Member,
         encoding="utf-8",
         errors="surrogateescape",

@@ -83,7 +83,12 @@ def end(process):
     if process.returncode:
         last = err.decode("utf-8", "replace").strip().splitlines()
         return None, (last or ["exit status {}".format(process.returncode)])[-1]
-    return json.loads(out.decode("utf-8", "replace").strip().splitlines()[-1]), None
+    last = (out.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+    try:
+        seen = json.loads(last)
+        return dict(seen, failed=dict(seen["failed"])), None
+    except (KeyError, TypeError, ValueError):
+        return None, "the interpreter ended before its program, and said {!r}".format(last[:80])
 
 
 def attempts(process, modules, path, also):
