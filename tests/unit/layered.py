@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import zstandard
 
-#: (head of an ELF64 file for x86-64) that is no more than its machine.
-ELF = b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + b"\x3e\0" + bytes(44)
+#: The head of an ELF64 file for x86-64, with no more than its machine
+#: and bytes that are no text.
+ELF = b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + b"\x3e\0" + 44 * b"\0\xf0\x13\xff"
 
 
 @dataclass

@@ -55,15 +55,14 @@ class LayersBackend(ReplayBackend):
             NotVerified: it needs a process.
         """
         text = self.get_command(command, *args)
-        answer = self.recording.find(text)
-        if answer is None:
-            status, out = self._answer(command, args, text)
-            try:
-                self.recording.add(Command(text, status, out.decode(), "", 0.0))
-            except UnicodeDecodeError:
-                # Bytes that are no text cannot be recorded as JSON.
-                return CommandResult(self, status, text.encode(), out, b"")
-        return super().run(command, *args)
+        status, out = self._answer(command, args, text)
+        if self.recording.find(text) is None:
+            self.recording.add(Command(text, status, self.decode(out), "", 0.0))
+        return CommandResult(self, status, text.encode(), out, b"")
+
+    def decode(self, data: bytes) -> str:
+        """Bytes as text, as they are recorded of a container too."""
+        return data.decode(errors="backslashreplace")
 
     def _answer(self, command: str, args: tuple[str, ...], text: str) -> Answer:
         if command not in ANSWERS:
