@@ -144,6 +144,7 @@ def test_packages_of_alpine_and_of_rpm(tmp_path):
         lambda host: host.file("/usr/bin/python3.11").md5sum,
         lambda host: host.file(f"/{SITE}/big.bin").content,
         lambda host: host.file("/etc/passwd").contains(r"a\|b"),
+        lambda host: host.file("/usr/lib").mtime,
     ],
     ids=(
         "run",
@@ -157,6 +158,7 @@ def test_packages_of_alpine_and_of_rpm(tmp_path):
         "md5",
         "content",
         "pattern",
+        "mtime",
     ),
 )
 def test_what_needs_a_process_is_not_verified(tmp_path, ask):

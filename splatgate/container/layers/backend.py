@@ -19,7 +19,7 @@ from testinfra.backend.base import CommandResult
 
 from splatgate.container.backends import Recording, ReplayBackend
 from splatgate.container.layers.contents import distributions, environment, installed, which
-from splatgate.container.layers.tree import Node, TooManyLinks, Tree
+from splatgate.container.layers.tree import UNTOLD, Node, TooManyLinks, Tree
 from splatgate.evidence import Command, Image, Package
 from splatgate.evidence.missing import NotVerified
 
@@ -129,6 +129,12 @@ def _size(host: LayersBackend, node: Node) -> int:
     if not node.is_file:
         raise NotVerified("needs a running container: the size of a folder is its file system's")
     return node.entry.size
+
+
+def _mtime(host: LayersBackend, node: Node) -> int:
+    if node.entry.mtime == UNTOLD:
+        raise NotVerified("needs a running container: no layer tells the time of this folder")
+    return node.entry.mtime
 
 
 def _content(host: LayersBackend, path: str, limit: int | None = None) -> Answer:
@@ -301,7 +307,7 @@ ANSWERS: dict[str, Callable[..., Answer]] = {
     "stat -Lc %%G %s": _stat(lambda host, n: _name("/etc/group", n.entry.gid, host)),
     "stat -Lc %%g %s": _stat(lambda _, n: n.entry.gid),
     "stat -Lc %%a %s": _stat(lambda _, n: f"{n.entry.mode:o}"),
-    "stat -Lc %%Y %s": _stat(lambda _, n: n.entry.mtime),
+    "stat -Lc %%Y %s": _stat(_mtime),
     "stat -Lc %%s %s": _stat(_size),
     "sha256sum %s | cut -d ' ' -f 1": _sha256,
     "cat -- %s": _content,

@@ -18,7 +18,6 @@ from typing import IO, Any
 
 import msgspec
 
-from splatgate.container.distribution import INDEXES
 from splatgate.container.layers.entries import (
     CHUNK,
     Entry,
@@ -186,7 +185,7 @@ def _manifest(
     if data is None or f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
         raise BadInput(f"{files.path}: {digest} is not there, or another than that; {MEND}")
     found = _object(data, f"{files.path}: {digest}")
-    if found.get("mediaType") in INDEXES or "manifests" in found:
+    if "manifests" in found:
         if depth > 2:
             raise BadInput(f"{files.path}: an index in an index in an index; {MEND}")
         return _manifest(files, found, say, depth + 1)

@@ -20,6 +20,10 @@ from splatgate.evidence import BadInput
 MOST_LINKS = 40
 
 
+#: Time of a folder that no layer lists by itself: that of its unpacking.
+UNTOLD = -1
+
+
 class TooManyLinks(OSError):
     """A path whose links lead in a circle."""
 
@@ -54,7 +58,7 @@ def _text(path: bytes) -> str:
 
 def _folder(path: str, layer: int) -> Node:
     raw = path.encode("utf-8", "surrogateescape")
-    return Node(Entry(raw, stat.S_IFDIR, 0o755, 0, 0, 0, 0), layer)
+    return Node(Entry(raw, stat.S_IFDIR, 0o755, 0, 0, 0, UNTOLD), layer)
 
 
 class Tree:
