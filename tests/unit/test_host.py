@@ -128,6 +128,9 @@ def test_packages_of_alpine_and_of_rpm(tmp_path):
     bash = rocky.package("bash")
     assert (bash.is_installed, bash.version, bash.release) == (True, "5.2", "1.el9")
     assert not rocky.package("nginx").is_installed
+    older = a_host(tmp_path / "o", {"etc/os-release": "ID=centos\n", "var/lib/rpm/Packages": "bdb"})
+    with pytest.raises(NotVerified, match="of an older form"):
+        _ = older.package("bash").is_installed
 
 
 @pytest.mark.parametrize(

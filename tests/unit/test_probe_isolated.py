@@ -9,6 +9,7 @@ import venv
 import pytest
 
 from splatgate.container import probe
+from splatgate.container.probe import main
 from splatgate.evidence import Facts, from_json
 
 ASK = {"entrypoint": [], "workdir": "/", "entry_script": None, "paths": [], "subject": None}
@@ -58,6 +59,8 @@ def test_it_follows_the_variable_of_the_image(environment, tmp_path):
     info = tmp_path / "more" / "more-2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: more\nVersion: 2\n")
+    # It may hold a module of the standard library's name, which the probe itself does not take.
+    (tmp_path / "more" / "sysconfig.py").write_text("import os; os._exit(0)\n")
     seen = names(look(python, *probe.ISOLATED, PYTHONPATH=str(tmp_path / "more")))
     assert "more" in seen
 
@@ -73,3 +76,13 @@ def test_no_site_file_answers_for_it(environment, file):
 def test_the_suites_own_python_is_seen_as_itself():
     seen = names(look(sys.executable, *probe.ISOLATED))
     assert "pytest" in seen
+
+
+def test_imports_that_failed_are_kept_where_the_interpreter_died(monkeypatch):
+    answers = iter(
+        [(None, "died"), ({"failed": {"a": "no a"}}, None), ({"failed": {}, "torch": [1, 2]}, None)]
+    )
+    monkeypatch.setattr(main, "begin", lambda *given: None)
+    monkeypatch.setattr(main, "end", lambda process: next(answers))
+    seen = main.attempts(None, {"a": []}, [], ["torch"])
+    assert seen == {"failed": {"a": "no a"}, "torch": [1, 2]}

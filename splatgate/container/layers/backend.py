@@ -18,7 +18,9 @@ from packaging.utils import canonicalize_name
 from testinfra.backend.base import CommandResult
 
 from splatgate.container.backends import Recording, ReplayBackend
-from splatgate.container.layers.contents import distributions, environment, installed, which
+from splatgate.container.layers.contents import distributions, installed
+from splatgate.container.layers.packages import RPM_OLDER
+from splatgate.container.layers.python import environment, which
 from splatgate.container.layers.tree import UNTOLD, Node, TooManyLinks, Tree
 from splatgate.evidence import Command, Image, Package
 from splatgate.evidence.missing import NotVerified
@@ -86,8 +88,15 @@ class LayersBackend(ReplayBackend):
         return None
 
     def packages(self) -> tuple[Package, ...]:
-        """Every installed package."""
-        return installed(self.tree)
+        """Every installed package.
+
+        Raises:
+            NotVerified: they are in a database that is not read.
+        """
+        found = installed(self.tree)
+        if not found and any(self.tree.find(path) for path in RPM_OLDER):
+            raise NotVerified("needs a running container: rpm's database is of an older form")
+        return found
 
 
 def _test(check: Callable[[Node], bool]) -> Callable[[LayersBackend, str], Answer]:

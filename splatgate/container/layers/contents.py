@@ -16,7 +16,7 @@ from splatgate.container.image import LABEL_SUBJECT
 from splatgate.container.layers import packages
 from splatgate.container.layers import python as pythons
 from splatgate.container.layers.entries import Elf
-from splatgate.container.layers.python import environment, which
+from splatgate.container.layers.python import which
 from splatgate.container.layers.tree import Node, Tree
 from splatgate.container.probe import code, elf, walk
 from splatgate.container.probe.main import COMPILERS
@@ -252,6 +252,3 @@ def _files(tree: Tree) -> Files:
 
 def _legible(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode(errors="backslashreplace")
-
-
-__all__ = ["contents", "distributions", "environment", "installed", "which"]

@@ -25,8 +25,12 @@ DPKG = re.compile(r"var/lib/dpkg/status(?:\.d/[^/]+)?")
 APK = re.compile(r"(?:usr/)?lib/apk/db/installed")
 INSTALLED = re.compile(r"(?:install|hold) ok installed")
 RPM = re.compile(r"(?:var|usr)/lib/(?:sysimage/)?rpm/rpmdb\.sqlite")
-#: Formats of rpm that are not read.
-RPM_OLD = re.compile(r"(?:var|usr)/lib/(?:sysimage/)?rpm/(?:Packages(?:\.db)?)")
+#: rpm's databases of older forms, which are not read.
+RPM_OLDER = tuple(
+    f"/{place}/rpm/{name}"
+    for place in ("var/lib", "usr/lib/sysimage")
+    for name in ("Packages", "Packages.db")
+)
 
 
 def parser(path: str) -> Callable[[bytes], tuple[Package, ...]] | None:

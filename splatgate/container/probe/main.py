@@ -104,7 +104,7 @@ def attempts(process, modules, path, also):
             seen["failed"][module] = failed
     for what in also:
         one, error = end(begin({}, path, [what]))
-        seen.update({what + "_error": error} if error else one)
+        seen.update({what + "_error": error} if error else dict(one, failed=seen["failed"]))
     return seen
 
 
@@ -117,7 +117,6 @@ def find_packages():
     import site
 
     given = [f for f in os.environ.get("PYTHONPATH", "").split(os.pathsep) if f]
-    sys.path[:0] = [f for f in given if f not in sys.path]
     site.addpackage = lambda folder, name, known: known
     known = site.removeduppaths()
     site.ENABLE_USER_SITE = False
@@ -133,6 +132,8 @@ def find_packages():
                 code = line.startswith(("#", "import ", "import\t")) or not line.strip()
                 if not code and os.path.isdir(path) and path not in sys.path:
                     sys.path.append(path)
+    # At the end: nothing that the probe itself imports comes from there.
+    sys.path.extend(f for f in given if f not in sys.path)
 
 
 def distributions():
