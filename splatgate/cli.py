@@ -17,7 +17,8 @@ from typing import Any
 from splatgate import checklist
 from splatgate.checklist import LANES
 from splatgate.container.engine import EngineError
-from splatgate.container.reference import parse
+from splatgate.container.layers.images import is_image, open_image
+from splatgate.container.reference import host, parse
 from splatgate.evidence import BadInput, Header, read, to_json, unwritable
 from splatgate.judge import options
 from splatgate.judge.interrupts import INTERRUPTS, STOPS
@@ -154,7 +155,7 @@ def _command(asked: argparse.Namespace) -> list[str]:
         BadInput: no such evidence, image or scene; or nothing can be written.
         EngineError: no engine.
     """
-    process = False
+    process = without_engine = False
     if asked.live and asked.lane:
         raise BadInput("--live: judges lane live alone; leave --lane out")
     if asked.live:
@@ -164,10 +165,15 @@ def _command(asked: argparse.Namespace) -> list[str]:
         if not (Path(asked.evidence) / "evidence.json").exists():
             raise BadInput(f"{asked.evidence}: no evidence.json in it; give a folder of evidence")
         read(Path(asked.evidence) / "evidence.json", Header)
+    elif asked.image and is_image(Path(asked.image)):
+        asked.image = str(Path(asked.image).resolve())
+        open_image(Path(asked.image))
     elif asked.lane == ["gpu"] and asked.image is None and not engine_answers():
         process = True
     else:
-        preflight(asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE))
+        without_engine = not preflight(
+            asked.image or built_image(), Path(asked.scene or DEFAULT_SCENE)
+        )
     out = Path(asked.out).resolve()
     try:
         # Better now than after minutes of work.
@@ -183,6 +189,7 @@ def _command(asked: argparse.Namespace) -> list[str]:
     command += ["-n", asked.workers] if asked.workers != "0" else []
     command += options.passed_on(asked)
     command += ["--process"] if process else []
+    command += ["--layers"] if without_engine else []
     command += [str(ROOT / "tests" / lane) for lane in asked.lane or LANES[:3]]
     return [*command, *(str(Path(folder).resolve()) for folder in asked.checks)]
 
@@ -251,21 +258,30 @@ def engine_answers() -> bool:
     return True
 
 
-def preflight(ref: str | None, scene: Path) -> None:
-    """Find out before anything starts whether there is something to judge, and something to judge
-    it with.
+def preflight(ref: str | None, scene: Path) -> bool:
+    """Find out before anything starts whether there is something to judge, and whether there is an
+    engine to run it; without one, an image in a registry is judged by its layers.
 
     Raises:
         BadInput: no such image, or no scene.
         EngineError: no engine.
     """
     from splatgate.container import engine, image
+    from splatgate.container.layers.remote import open_remote
     from splatgate.scene import colmap
 
     if ref is None:
         raise BadInput("no image to judge: build one (make image) or give --image REF")
-    image.see(engine.client(), ref)
+    try:
+        image.see(engine.client(), ref)
+    except EngineError as error:
+        if host(ref) is None:
+            raise
+        sys.stderr.write(f"{error}: judging {ref} by its layers, from its registry\n")
+        open_remote(ref)
+        return False
     colmap.load_scene(scene)
+    return True
 
 
 def as_json(value: object) -> str:

@@ -80,6 +80,12 @@ def write(out: Any, record: Record, checklist: Checklist, folder: Path, given: s
             yellow=True,
             bold=True,
         )
+    if record.door == "layers":
+        to.line(
+            "Read from its layers: nothing of it was run. What needs a running container is not "
+            "verified.",
+            yellow=True,
+        )
     for section, title in SECTIONS.items():
         to.line()
         to.line(title, bold=True)

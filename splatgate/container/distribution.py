@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +40,8 @@ AS_SCHEMA2 = {
 ANSWER = 20.0
 #: The API has no way from a digest to its tags: each is asked for, and no more than these.
 TAGS = 200
+#: Bytes of a blob read at once, and how often a broken connection is taken up again.
+CHUNK, RESUMED = 1 << 20, 5
 HUB_API = "registry-1.docker.io"
 #: Docker's name for its hub among the user's logins.
 HUB_LOGIN = "https://index.docker.io/v1/"
@@ -118,8 +120,8 @@ def checked(manifest: Manifest, reference: str, said: str | None, where: str) ->
 class Distribution:
     """A repository over the distribution API, with the user's own docker login."""
 
-    def __init__(self, where: Reference) -> None:
-        self.where = where
+    def __init__(self, where: Reference, login: dict[str, str] | None = None) -> None:
+        self.where, self.login = where, login
         self.host = HUB_API if where.host in (None, HUB) else str(where.host)
         alone = where.host in (None, HUB) and "/" not in where.name
         self.name = f"library/{where.name}" if alone else where.name
@@ -161,6 +163,43 @@ class Distribution:
             found = zip(names, pool.map(digest, names[:TAGS]), strict=False)
             return {name: value for name, value in found if value}, len(names) <= TAGS
 
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """A blob as it is read, checked at its end; a broken connection is resumed where it broke.
+
+        Raises:
+            RegistryError: it is another, longer, or breaks off again and again.
+        """
+        at, broken, seen = 0, 0, hashlib.sha256()
+        while at < size:
+            ranged = {"Range": f"bytes={at}-"} if at else {}
+            headers = {"Accept-Encoding": "identity", **ranged}
+            with self._send("GET", f"blobs/{digest}", headers, stream=True) as answer:
+                self._good(answer)
+                # A registry without ranges begins anew.
+                skip = 0 if answer.status_code == 206 else at
+                try:
+                    for chunk in answer.iter_content(CHUNK):
+                        part, skip = chunk[skip:], max(0, skip - len(chunk))
+                        at += len(part)
+                        if at > size:
+                            raise RegistryError(
+                                f"{self.where.repository}: {digest} is longer than "
+                                f"its manifest says; push it again"
+                            )
+                        seen.update(part)
+                        yield part
+                    problem = "it ended early"
+                except requests.RequestException as error:
+                    problem = " ".join(str(error).split())[:160]
+            broken += at < size
+            if broken > RESUMED:
+                raise RegistryError(
+                    f"{self.where.repository}: {digest} breaks off at byte {at}: {problem}; "
+                    "look at the network"
+                )
+        if f"sha256:{seen.hexdigest()}" != digest:
+            raise RegistryError(f"{self.where.repository}: {digest} is another; push it again")
+
     def put(self, manifest: Manifest, tag: str) -> None:
         """Store a manifest under a tag."""
         kind = {"Content-Type": manifest.media_type}
@@ -191,17 +230,25 @@ class Distribution:
         path: str,
         headers: dict[str, str] | None = None,
         data: bytes | None = None,
+        *,
+        stream: bool = False,
     ) -> requests.Response:
         """Send a request; when the registry asks who is there, answer once and send it again."""
-        answer = self._once(method, path, headers, data)
+        answer = self._once(method, path, headers, data, stream=stream)
         if answer.status_code == 401:
             self.authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
             if self.authorization:
-                answer = self._once(method, path, headers, data)
+                answer = self._once(method, path, headers, data, stream=stream)
         return answer
 
     def _once(
-        self, method: str, path: str, headers: dict[str, str] | None, data: bytes | None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None,
+        data: bytes | None,
+        *,
+        stream: bool,
     ) -> requests.Response:
         def signed(request: requests.PreparedRequest) -> requests.PreparedRequest:
             # Also keeps requests from answering with what ~/.netrc holds for the host.
@@ -213,7 +260,13 @@ class Distribution:
             url = f"{scheme}://{self.host}/v2/{self.name}/{path}"
             try:
                 answer = self.session.request(
-                    method, url, headers=headers, data=data, auth=signed, timeout=ANSWER
+                    method,
+                    url,
+                    headers=headers,
+                    data=data,
+                    auth=signed,
+                    timeout=ANSWER,
+                    stream=stream,
                 )
             except requests.RequestException as error:
                 problem = error
@@ -226,7 +279,7 @@ class Distribution:
 
     def _authorize(self, challenge: str) -> str | None:
         """The Authorization header that answers a challenge, or None: there is no login."""
-        login = credentials(self.where.host)
+        login = self.login or credentials(self.where.host)
         basic = None
         if login.get("username"):
             text = f"{login['username']}:{login.get('password', '')}"

@@ -72,3 +72,28 @@ def _pull(client: Any, ref: str) -> Any:
     except docker.errors.DockerException as error:
         text = str(getattr(error, "explanation", None) or error).splitlines()[0]
         raise BadInput(f"{missing}, and it cannot be pulled: {text}") from None
+
+
+def entry_script(image: Image) -> str | None:
+    """The script that the entry point runs: its first absolute .py argument, else its program."""
+    for word in image.entrypoint:
+        if word.endswith(".py"):
+            return word if word.startswith("/") else f"{image.workdir.rstrip('/')}/{word}"
+    return image.entrypoint[0] if image.entrypoint else None
+
+
+def names_python(image: Image) -> bool:
+    """Whether the entry point's first word is a Python."""
+    return bool(image.entrypoint) and "python" in image.entrypoint[0].rpartition("/")[2]
+
+
+def interpreter(image: Image, first: str) -> str:
+    """The Python that the entry point runs: named in it, in the first line of its script, or
+    python3.
+    """
+    if names_python(image):
+        return image.entrypoint[0]
+    if first.startswith("#!") and "python" in first:
+        words = first[2:].split()
+        return words[-1] if words[0].endswith("/env") else words[0]
+    return "python3"

@@ -14,7 +14,7 @@ from typing import Any
 
 from splatgate.container import probe as looking
 from splatgate.container.backends import TIMEOUT, LookFailed, execute
-from splatgate.container.image import LABEL_SUBJECT
+from splatgate.container.image import LABEL_SUBJECT, entry_script, interpreter, names_python
 from splatgate.evidence import BadInput, Command, Facts, Image, from_json
 from splatgate.evidence.gpu import report
 from splatgate.evidence.missing import CannotLook, NotVerified
@@ -119,24 +119,11 @@ def hardened(client: Any, image: Image, labels: Mapping[str, str]) -> Command:
     return Command("train", status, out, err, round(time.monotonic() - started, 3))
 
 
-def entry_script(image: Image) -> str | None:
-    """The script that the entry point runs: its first absolute .py argument, else its program."""
-    for word in image.entrypoint:
-        if word.endswith(".py"):
-            return word if word.startswith("/") else f"{image.workdir.rstrip('/')}/{word}"
-    return image.entrypoint[0] if image.entrypoint else None
-
-
-def interpreter(container: str, image: Image) -> str:
-    """The Python that the entry point runs: named in it, in its script's first line, or python3."""
-    if image.entrypoint and "python" in image.entrypoint[0].rpartition("/")[2]:
-        return image.entrypoint[0]
-    if script := entry_script(image):
+def _interpreter(container: str, image: Image) -> str:
+    first = ""
+    if not names_python(image) and (script := entry_script(image)):
         first = execute(container, ["/bin/sh", "-c", f"head -n 1 {shlex.quote(script)}"]).stdout
-        if first.startswith("#!") and "python" in first:
-            words = first[2:].split()
-            return words[-1] if words[0].endswith("/env") else words[0]
-    return "python3"
+    return interpreter(image, first)
 
 
 def probe(container: str, image: Image, script: str | None = None) -> Facts:
@@ -158,9 +145,12 @@ def probe(container: str, image: Image, script: str | None = None) -> Facts:
         "paths": list(WRITABLE),
         "subject": image.labels.get(LABEL_SUBJECT),
     }
-    python = interpreter(container, image)
+    python = _interpreter(container, image)
     answer = execute(
-        container, [python, "-", json.dumps(ask)], stdin=looking.text(), timeout=PROBE_TIMEOUT
+        container,
+        [python, *looking.ISOLATED, "-", json.dumps(ask)],
+        stdin=looking.text(),
+        timeout=PROBE_TIMEOUT,
     )
     last = (answer.stderr.strip().splitlines() or [f"exit status {answer.status}"])[-1]
     if answer.status in NEVER_STARTED:

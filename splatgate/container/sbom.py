@@ -13,18 +13,23 @@ from urllib.parse import quote
 
 from packaging.utils import canonicalize_name
 
-from splatgate.evidence import Facts, Image
+from splatgate.evidence import Contents, Image
+
+#: Type and namespace of a package URL; rpm's has none where the distribution is not told.
+NAMESPACES = {"deb": "deb/debian", "apk": "apk/alpine", "rpm": "rpm"}
 
 
-def cyclonedx(image: Image, facts: Facts) -> dict[str, Any]:
+def cyclonedx(image: Image, contents: Contents) -> dict[str, Any]:
     """The bill of materials of an image. The same image gives the same text."""
     python = [
         _component(d.name, d.version, f"pkg:pypi/{canonicalize_name(d.name)}")
-        for d in facts.distributions
+        for d in contents.distributions
     ]
-    debian = [
-        _component(p.name, p.version, f"pkg:deb/debian/{quote(p.name)}", f"arch={p.architecture}")
-        for p in facts.packages
+    system = [
+        _component(
+            p.name, p.version, f"pkg:{NAMESPACES[p.kind]}/{quote(p.name)}", f"arch={p.architecture}"
+        )
+        for p in contents.packages
     ]
     return {
         "bomFormat": "CycloneDX",
@@ -39,11 +44,11 @@ def cyclonedx(image: Image, facts: Facts) -> dict[str, Any]:
                 "version": image.labels.get("org.opencontainers.image.version", image.image_id),
             }
         },
-        "components": [*python, *debian],
+        "components": [*python, *system],
         "dependencies": [
             {
                 "ref": image.image_id,
-                "dependsOn": sorted({c["bom-ref"] for c in (*python, *debian)}),
+                "dependsOn": sorted({c["bom-ref"] for c in (*python, *system)}),
             }
         ],
     }

@@ -7,6 +7,7 @@ Nothing here looks and nothing here judges. Collectors (``splatgate.container``,
     image.json                 Image
     registry.json              Registry, what a registry serves, when the image was pushed
     layers.json                LayerFiles, one for each layer
+    contents.json              Contents, what the layers hold
     Dockerfile                 what the image was made from, where it is at hand
     hadolint.json              Lint, what hadolint says of it
     build.json  build.log      the build record and its log, when the image was built here
@@ -29,6 +30,7 @@ All paths inside evidence are relative to its folder, with ``/``.
 
 from splatgate.evidence.container import (
     Command,
+    Contents,
     Distribution,
     Facts,
     Files,
@@ -61,6 +63,7 @@ __all__ = [
     "Child",
     "Command",
     "Compression",
+    "Contents",
     "Distribution",
     "Facts",
     "Files",

@@ -65,16 +65,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package of the image's distribution (dpkg)."""
+    """An installed package of the image's distribution. ``kind``: ``deb``, ``apk`` or ``rpm``."""
 
     name: str
     version: str
     architecture: str = ""
+    kind: str = "deb"
 
 
 @dataclass(frozen=True)
 class Files:
-    """What the probe saw of the image's whole file system, mounts left out."""
+    """What was seen of the image's whole file system, mounts left out."""
 
     files: int
     #: False: the walk was cut short.
@@ -86,44 +87,58 @@ class Files:
     world_writable: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the probe saw inside the container under SageMaker's minimal environment."""
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What an image holds: files, packages, Python. From its layers, read outside of it; of older
+    evidence, as its own Python tells it.
+    """
 
-    #: The interpreter that the entry point runs.
+    #: The interpreter that the entry point runs; "" where there is none.
     python: str
+    #: From layers exact only where something there names it; else its minor version and 0.
     version: str
     machine: str
-    uid: int
-    environment: dict[str, str]
     entry_script: str | None
     #: None: there is no such file.
     entry_script_mode: int | None
     sources: tuple[Source, ...]
-    imports: tuple[Import, ...]
     distributions: tuple[Distribution, ...]
     libraries: tuple[Library, ...]
-    #: Directories of the contract and whether the container's user may write there.
-    writable: dict[str, bool]
     #: Compilers found on PATH; a trainer image needs none.
     compilers: tuple[str, ...]
     torch_version: str | None = None
     torch_cuda: str | None = None
-    #: Path of gsplat's loaded extension, or None; ``gsplat_error`` says why it is None.
+    #: Path of gsplat's extension, or None.
     gsplat_extension: str | None = None
-    gsplat_error: str | None = None
     subject: str | None = None
-    origin: Origin = Origin.IMAGE
     packages: tuple[Package, ...] = ()
-    #: None, here and below: recorded before the probe looked.
+    #: None, here and below: recorded before this was looked at.
     files: Files | None = None
     #: Extensions for another machine than the interpreter's.
     other_machines: dict[str, str] | None = None
     #: `LIBRARY needs LIBRARY` for each that the loader finds nowhere, the host's driver left out.
     unresolved: tuple[str, ...] | None = None
-    #: Settings that the sources open by default, and whether each is there.
-    settings: dict[str, bool] | None = None
     #: Files of settings that lie beside the sources.
     settings_shipped: tuple[str, ...] | None = None
+    #: What runs at every start of this Python before the program: lines of .pth, site files.
+    startup: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(Contents):
+    """What the probe saw inside the container under SageMaker's minimal environment: what the image
+    says of its contents, and what only a running container can say.
+    """
+
+    uid: int
+    environment: dict[str, str]
+    imports: tuple[Import, ...]
+    #: Directories of the contract and whether the container's user may write there.
+    writable: dict[str, bool]
+    #: Why gsplat's extension does not load.
+    gsplat_error: str | None = None
+    origin: Origin = Origin.IMAGE
+    #: Settings that the sources open by default, and whether each is there.
+    settings: dict[str, bool] | None = None
     #: Why an array does not get from NumPy to torch and back.
     numpy_error: str | None = None

@@ -25,7 +25,12 @@ class Option:
 
 
 VALUES = (
-    Option("image", "REF", "image to look at (default: the one that `make image` built)", False),
+    Option(
+        "image",
+        "REF",
+        "image, or a file or OCI layout of one (default: what make image built)",
+        False,
+    ),
     Option("evidence", "DIR", "judge this recorded evidence, look at nothing"),
     Option("pushed", "REF", "where in a registry a local image was pushed to", False),
     Option("subject", "FILE", "subject profile, if the image has none"),

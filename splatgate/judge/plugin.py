@@ -45,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("splatgate", "the image under judgement")
     options.add(group.addoption)
     group.addoption("--process", action="store_true", help="run image/ here, without an engine")
+    group.addoption("--layers", action="store_true", help="read the image's layers, run nothing")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -100,7 +100,7 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
     far.
     """
     folder = run.folder
-    image = ImageFacts(ref=run.image if run.door == "live" else None)
+    image = ImageFacts(ref=run.image if run.door in ("live", "layers") else None)
     machine, created = Machine(), ""
     if header := _legible(folder / "evidence.json", Header):
         kernels = _legible(folder / "gpu" / "kernels.json", dict) or {}
@@ -209,6 +209,10 @@ def _door(run: Run, say: Any) -> doors.Recorded:
         from splatgate.sources.account import Account
 
         return Account(run, run.account, say)
+    if run.door == "layers":
+        from splatgate.sources.layers import Layers
+
+        return Layers(run, say)
     # The live door needs the docker SDK, which a GPU machine may lack.
     from splatgate.sources.docker import Live
 

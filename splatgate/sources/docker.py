@@ -1,70 +1,52 @@
 """The live door: looks at an image through an engine, writes down what it sees, and hands out the
 writing.
-
-What has been seen once in a run is not looked at again, whichever worker asks: every look is made
-under a file lock in the run's folder, and leaves a whole record or none.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from splatgate import subject
-from splatgate.container import engine, layers, lint, provenance, running, sbom, sweep
+from splatgate.container import engine, running, sweep
 from splatgate.container import image as images
 from splatgate.container.backends import Recording, RecordingBackend
+from splatgate.container.layers.entries import LayerContent
+from splatgate.container.layers.images import read_export
 from splatgate.evidence import (
     BadInput,
     Command,
     Compression,
     Facts,
-    Header,
-    Image,
     Job,
-    LayerFiles,
     Limits,
-    Lint,
     Machine,
-    Pipeline,
-    Registry,
-    read,
     write,
     write_bytes,
 )
 from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
-from splatgate.paths import BUILD, PACKAGE, ROOT
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sources import process as device
-from splatgate.sources import resume
-from splatgate.sources.recorded import NOT_PUSHED, JobSpec, Recorded, stop_when
+from splatgate.sources.layers import CACHE, Looking
+from splatgate.sources.recorded import JobSpec, stop_when
 
 if TYPE_CHECKING:
     from splatgate.sources.run import Run
 
 
-#: What is known of layers, by digest.
-CACHE = BUILD / "layers"
-
-
-class Live(Recorded):
-    """Evidence of ``run.image``, collected as it is asked for.
+class Live(Looking):
+    """Evidence of ``run.image``, looked at through an engine.
 
     Raises:
         BadInput: no engine, no such image, or no scene.
     """
 
     def __init__(self, run: Run, say: Callable[[str], None]) -> None:
-        super().__init__(run.folder, run.scene, run.request, say, run.pipeline, run.pipeline_input)
-        self.run = run
+        super().__init__(run, say)
         if run.image is None:
             raise BadInput("no image to judge: build one (make image) or give --image REF")
         self.client = engine.client()
@@ -72,56 +54,24 @@ class Live(Recorded):
         sweep.sweep_stale(self.client)
         with self.lock("evidence"):
             if not (self.folder / "evidence.json").exists():
-                self._open(images.see(self.client, run.image))
+                image = images.see(self.client, run.image)
+                info = self.client.info()
+                # Marks a run that may have something in the engine to sweep.
+                write_bytes(self.folder / "engine", b"")
+                self.begin(
+                    image,
+                    Machine(
+                        engine=f"{info['ServerVersion']} {info['Architecture']}",
+                        cpus=info["NCPU"],
+                        mem=info["MemTotal"],
+                        gpu=device.gpu() if has_gpu(info) else None,
+                    ),
+                )
 
-    def _open(self, image: Image) -> None:
-        from splatgate.sagemaker.channels import tree_hash
-
-        if not self.scene_path.is_dir():
-            raise BadInput(f"scene {self.scene_path}: no such folder; give --scene DIR")
-        info = self.client.info()
-        write(self.folder / "image.json", image)
-        # Marks a run that may have something in the engine to sweep.
-        (self.folder / "engine").touch()
-        self._copy_build(image)
-        for name, path in self.run.given.items():
-            write_bytes(self.folder / name, path.read_bytes())
-        header = Header(
-            run=self.run.id,
-            image_id=image.image_id,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=Machine(
-                engine=f"{info['ServerVersion']} {info['Architecture']}",
-                cpus=info["NCPU"],
-                mem=info["MemTotal"],
-                gpu=device.gpu() if has_gpu(info) else None,
-            ),
-            scene=tree_hash(self.scene_path),
-            scene_name=self.scene_path.name,
-            extra={resume.SUITE: device.source_hash(PACKAGE)},
-        )
-        write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
-
-    def _copy_build(self, image: Image) -> None:
-        folder = BUILD / "image"
-        path = folder / "build.json"
-        if not path.exists() or (record := read(path, dict)).get("image_id") != image.image_id:
-            return
-        shutil.copyfile(path, self.folder / "build.json")
-        if (log := folder / "build.log").exists():
-            shutil.copyfile(log, self.folder / "build.log")
-        # The locks beside the Dockerfile are this image's only while nothing there has changed.
-        context = ROOT / "image"
-        if record.get("context_sha256") == provenance.context_sha256(context):
-            shutil.copyfile(context / "Dockerfile", self.folder / "Dockerfile")
-            for lock in sorted((context / "requirements").glob("*.txt")):
-                write_bytes(self.folder / "lock" / lock.name, lock.read_bytes())
-
-    def lock(self, name: str) -> FileLock:
-        """One look at a time over all workers of the run."""
-        path = self.folder / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path)
+    def read_layers(self) -> tuple[LayerContent, ...]:
+        """Every layer, by the engine's export where one was never seen."""
+        image = self.image()
+        return read_export(partial(engine.export, image.image_id), image.digests, CACHE, self.say)
 
     def container(self) -> str:
         """Id of the container under test; the first who asks starts it.
@@ -173,60 +123,8 @@ class Live(Recorded):
                     seen = running.probe(
                         container, self.image(), profile.entry_script if profile else None
                     )
-                write(self.folder / "sbom.cdx.json", sbom.cyclonedx(self.image(), seen))
                 write(path, seen)
         return super().facts()
-
-    def registry(self) -> Registry:
-        """Ask the registry that the image was pushed to, once, or hand out its answer.
-
-        Raises:
-            NotVerified: the image names none, and none was given.
-        """
-        from splatgate.container import reference, registry
-        from splatgate.sagemaker.request import load
-
-        name = self.image().ref
-        ref = self.run.pushed or (name if reference.host(name) else None)
-        if ref is None:
-            raise NotVerified(NOT_PUSHED)
-        path = self.folder / "registry.json"
-        with self.lock("registry"):
-            if not path.exists():
-                self.say(f"registry: asking for {ref}")
-                asked = load(self.request_path).image if self.request_path else None
-                with self.run.timed("registry"):
-                    write(path, registry.look(ref, asked or None))
-        return super().registry()
-
-    def layers(self) -> tuple[LayerFiles, ...]:
-        """Look into each layer of the image, or hand out what is known of it.
-
-        Raises:
-            NotVerified: the gigabytes of a layer that was never seen are left out by ``--quick``.
-        """
-        path, digests = self.folder / "layers.json", self.image().digests
-        if self.run.quick and not layers.known(digests, CACHE):
-            raise NotVerified(f"{QUICK}, and no look into layers that were never seen")
-        with self.lock("layers"):
-            if not path.exists():
-                with self.run.timed("layers"):
-                    export = partial(engine.export, self.image().image_id)
-                    write(path, layers.scan(export, digests, CACHE, self.say))
-        return super().layers()
-
-    def lint(self) -> Lint:
-        """Run hadolint on the Dockerfile at hand, or hand out what it said.
-
-        Raises:
-            NotVerified: there is no Dockerfile, or no hadolint.
-        """
-        path, text = self.folder / "hadolint.json", self.file("Dockerfile")
-        with self.lock("hadolint"):
-            if text is not None and not path.exists():
-                with self.run.timed("hadolint"):
-                    write(path, lint.look(text))
-        return super().lint()
 
     def hardened(self) -> Command:
         """Start the image with `train` on a read-only root, without capabilities."""
@@ -240,9 +138,14 @@ class Live(Recorded):
         return super().hardened()
 
     def backend(self) -> Any:
-        """The recording testinfra backend on the container under test."""
-        recording = Recording(self.folder / "container" / "commands.jsonl")
-        return RecordingBackend(self.container(), recording)
+        """The recording testinfra backend on the container under test; over the image's layers
+        where it has no shell.
+        """
+        try:
+            container = self.container()
+        except NotVerified:
+            return self.from_layers()
+        return RecordingBackend(container, Recording(self.folder / "container" / "commands.jsonl"))
 
     def job(self, spec: JobSpec) -> Job:
         """Run the job of ``spec`` on the training host, or hand out its record.
@@ -335,16 +238,6 @@ class Live(Recorded):
                 with self.run.timed("compression"):
                     compression.compress(tool, folder, self.say)
         return super().compressed(job)
-
-    def pipeline(self) -> Pipeline:
-        """The state machine given, else the reference one, recorded as it is read."""
-        from splatgate.pipeline.source import REFERENCE, beside
-
-        path = self.folder / "pipeline.json"
-        with self.lock("pipeline"):
-            if not path.exists():
-                write(path, beside(self.pipeline_path or REFERENCE, self.pipeline_input))
-        return read(path, Pipeline)
 
     def channel(self, spec: JobSpec) -> Path:
         """What the training channel of a job holds."""

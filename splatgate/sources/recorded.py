@@ -18,6 +18,7 @@ from splatgate.evidence import (
     BadInput,
     Command,
     Compression,
+    Contents,
     Facts,
     Header,
     Image,
@@ -36,6 +37,8 @@ NOT_PUSHED = (
     "no registry was asked: push the image, and judge it by its name there (--image HOST/NAME:TAG) "
     "or say where it is (--pushed HOST/NAME:TAG)"
 )
+#: What the layers hold, in a folder of evidence.
+CONTENTS = "contents.json"
 #: The request given with --request, in a folder of evidence.
 REQUEST = "request.json"
 #: ``runtime`` of evidence from an AWS account, in the header's extra.
@@ -129,6 +132,14 @@ class Recorded:
     def facts(self) -> Facts:
         """What the probe saw inside the container."""
         return self._record("container/facts.json", Facts)
+
+    def contents(self) -> Contents:
+        """What the image holds, as its layers say; of evidence without those, as its own Python
+        does.
+        """
+        if (self.folder / CONTENTS).exists():
+            return self._record(CONTENTS, Contents)
+        return Recorded.facts(self)
 
     def build(self) -> dict[str, Any]:
         """The build record (``splatgate/build/1``) of the image."""
@@ -326,7 +337,7 @@ class Recorded:
 
     def _profile_text(self) -> str | None:
         given = self.file("subject.toml")
-        return given.read_text() if given else self.facts().subject
+        return given.read_text() if given else self.contents().subject
 
     def request(self, spec: JobSpec) -> Any:
         """The CreateTrainingJob request of ``spec``, over the one given with --request."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splatgate.container import sweep
+from splatgate.container.layers.images import is_image
 from splatgate.evidence import BadInput
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 
@@ -78,7 +79,7 @@ class Run:
 
     id: str
     out: Path
-    #: ``live``, ``process``, ``account`` or ``recorded``.
+    #: ``live``, ``layers``, ``process``, ``account`` or ``recorded``.
     door: str
     #: Evidence of this run: collected here when live, the given folder when recorded.
     folder: Path
@@ -125,9 +126,15 @@ class Run:
 
         out = paths("--out")[0]
         recorded = path("--evidence")
+        image = option("--image") or built_image()
+        archive = path("--image")
+        if archive is not None and is_image(archive):
+            image = str(archive)
         identity, controller = uuid.uuid4().hex[:12], sweep.controller()
         account = Account.of(option) if option("--live") and not recorded else None
         door = "account" if account else "process" if option("--process") else "live"
+        if option("--layers") or (archive is not None and is_image(archive)):
+            door = "layers"
         door = "recorded" if recorded else door
         scratch = out / RUNS / f"{controller}.{identity}"
         return cls(
@@ -136,7 +143,7 @@ class Run:
             door=door,
             folder=recorded or scratch,
             scratch=scratch,
-            image=option("--image") or built_image(),
+            image=image,
             pushed=option("--pushed"),
             subject=path("--subject"),
             scene=path("--scene") or DEFAULT_SCENE,

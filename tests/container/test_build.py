@@ -145,14 +145,16 @@ def test_image_is_for_linux_amd64(image):
 
 @pytest.mark.build_platform
 @pytest.mark.needs("test_image_is_for_linux_amd64")
-def test_machine_code_is_for_x86_64(facts):
+def test_machine_code_is_for_x86_64(installed):
     """Interpreter and extensions hold x86-64 code, whatever the configuration says.
 
     A cross-built layer copied from an arm64 stage keeps its own machine code under an amd64 label.
     """
-    found = {facts.python: facts.machine} | {lib.path: lib.machine for lib in facts.libraries}
-    if facts.other_machines is None:
+    found = {installed.python: installed.machine} | {
+        lib.path: lib.machine for lib in installed.libraries
+    }
+    if installed.other_machines is None:
         raise NotVerified("recorded before the probe looked at every extension; record it anew")
-    found |= facts.other_machines
+    found |= installed.other_machines
     wrong = {path: machine for path, machine in found.items() if machine != "x86_64"}
     assert not wrong, f"not x86-64: {wrong}; build every stage for linux/amd64"

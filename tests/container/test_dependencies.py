@@ -7,6 +7,7 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from splatgate.container.agreement import contradictions
 from splatgate.evidence.missing import NotVerified
 
 
@@ -29,19 +30,26 @@ def test_imports_resolve(facts):
 
 
 @pytest.mark.runtime_dependencies
-def test_installed_packages_agree(facts):
-    """Every installed distribution finds the versions that it requires.
+def test_installed_packages_agree(installed, said):
+    """Every installed distribution finds the versions that it requires, and is what the image says
+    of itself.
 
     A second requirements file or an unbounded extra leaves a pair that was never tested together
-    (K10, K11).
+    (K10, K11). One line of a .pth, or a base's own site file, can answer for the image's Python:
+    its layers are judged, and what contradicts them is told.
     """
-    assert facts.distributions, "no installed distribution was seen in the image's interpreter"
-    versions = {canonicalize_name(d.name): d.version for d in facts.distributions}
+    if said is not None:
+        told = contradictions(said, installed)
+        more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+        runs = ", ".join((installed.startup or ())[:3]) or "none known"
+        assert not told, f"{'; '.join(told[:5])}{more}; what runs at its start: {runs}"
+    assert installed.distributions, "no installed distribution was seen in the image's interpreter"
+    versions = {canonicalize_name(d.name): d.version for d in installed.distributions}
     unmet = []
-    for dist in facts.distributions:
+    for dist in installed.distributions:
         for text in dist.requires:
             try:
-                need = needed(text, facts.version, facts.machine)
+                need = needed(text, installed.version, installed.machine)
             except InvalidRequirement:
                 unmet.append(f"{dist.name}: {text} is no requirement")
                 continue
@@ -72,13 +80,15 @@ def needed(text: str, version: str, machine: str) -> Requirement | None:
 
 
 @pytest.mark.runtime_dependencies
-def test_no_distribution_is_installed_twice(facts):
+def test_no_distribution_is_installed_twice(installed):
     """No distribution is installed twice in one folder.
 
     A second `pip install --target`, or a COPY over site-packages, leaves files of one version and
     the metadata of two: what is imported is neither (K11).
     """
-    places = Counter((canonicalize_name(d.name), d.folder) for d in facts.distributions if d.folder)
+    places = Counter(
+        (canonicalize_name(d.name), d.folder) for d in installed.distributions if d.folder
+    )
     twice = [f"{name} in {folder}" for (name, folder), number in places.items() if number > 1]
     assert not twice, f"installed twice: {'; '.join(twice)}; install once, from one lock"
 

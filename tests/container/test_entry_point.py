@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from splatgate.container.running import entry_script
+from splatgate.container.image import entry_script
 from splatgate.evidence.missing import NotVerified
 from splatgate.expectations import NEVER_STARTED, USAGE
 
@@ -102,31 +102,31 @@ def test_first_line_of_a_script_names_its_interpreter(image, host):
 
 @pytest.mark.runtime_entry_point
 @pytest.mark.needs("test_entrypoint_is_exec_form_and_absolute")
-def test_every_source_of_the_trainer_compiles(facts):
+def test_every_source_of_the_trainer_compiles(sources):
     """Each Python file beside the entry script compiles under the image's own interpreter.
 
     An indentation error built green, was pushed, and died as a job with no trace (the failure that
     the guide was written about): nothing had ever compiled the script.
     """
-    if not facts.entry_script:
+    if not sources.entry_script:
         raise NotVerified("the entry point leads to no Python source that could be seen")
-    seen = {source.path for source in facts.sources}
-    assert facts.entry_script in seen, (
-        f"{facts.entry_script} was not among the sources compiled: {sorted(seen)}"
+    seen = {source.path for source in sources.sources}
+    assert sources.entry_script in seen, (
+        f"{sources.entry_script} was not among the sources compiled: {sorted(seen)}"
     )
-    broken = [f"{source.path}: {source.error}" for source in facts.sources if source.error]
+    broken = [f"{source.path}: {source.error}" for source in sources.sources if source.error]
     assert not broken, "does not compile: " + "; ".join(broken)
 
 
 @pytest.mark.runtime_entry_point
 @pytest.mark.needs("test_every_source_of_the_trainer_compiles")
-def test_every_name_that_the_trainer_reads_is_bound(facts):
+def test_every_name_that_the_trainer_reads_is_bound(sources):
     """No source reads a name that nothing binds.
 
     It is a NameError in the first job that gets there, often the last line of a branch that no
     test takes: four deploys, each one step later (K05).
     """
-    found = [f"{s.path}: {', '.join(s.undefined)}" for s in facts.sources if s.undefined]
+    found = [f"{s.path}: {', '.join(s.undefined)}" for s in sources.sources if s.undefined]
     assert not found, f"never bound: {'; '.join(found)}; import or define it"
 
 
@@ -189,7 +189,7 @@ def test_entry_point_of_the_request_is_in_the_image(image, host, request_given):
     first, *rest = request_given.entrypoint
     scripts = [f"{image.workdir}/{w}" if w[0] != "/" else w for w in rest if w.endswith(ENDS)]
     missing = [path for path in scripts if not host.file(path).exists]
-    missing += [first] if host.run("command -v %s", first).rc else []
+    missing += [first] if not host.exists(first) else []
     assert not missing, f"ContainerEntrypoint names {', '.join(missing)}, not in the image"
 
 

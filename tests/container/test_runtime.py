@@ -75,13 +75,13 @@ def test_starts_on_a_read_only_root(hardened, host, image):
 
 @pytest.mark.build_supply_chain
 @pytest.mark.should
-def test_no_compiler_is_left_in_the_image(facts):
+def test_no_compiler_is_left_in_the_image(contents):
     """The final stage holds no compiler.
 
     It is gigabytes that every job pulls, and it hides a backend that was never compiled (K14).
     """
-    assert not facts.compilers, (
-        f"on PATH: {', '.join(facts.compilers)}; copy results to a last stage"
+    assert not contents.compilers, (
+        f"on PATH: {', '.join(contents.compilers)}; copy results to a last stage"
     )
 
 

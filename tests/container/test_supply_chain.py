@@ -52,13 +52,13 @@ def test_labels_name_the_image_and_its_origin(image):
 
 
 @pytest.mark.build_supply_chain
-def test_environment_holds_no_secret(image, facts):
+def test_environment_holds_no_secret(image, environment):
     """No variable of the image's environment is a secret.
 
     Whoever may pull the image, or describe the job, may read it; SageMaker gives a job its role's
     credentials by itself. Source: CIS Docker Benchmark 4.10.
     """
-    found = sorted(set(secrets.in_environment(image.env | facts.environment)))
+    found = sorted(set(secrets.in_environment(image.env | environment)))
     assert not found, f"secret in the environment: {', '.join(found)}; revoke it, remove the ENV"
 
 
@@ -81,16 +81,18 @@ def test_history_and_labels_hold_no_secret(image):
 
 
 @pytest.mark.build_supply_chain
-def test_every_installed_distribution_is_locked(facts, lock):
+def test_every_installed_distribution_is_locked(installed, lock):
     """Each Python distribution in the image is the version that the lock names.
 
     What is installed beside the lock is another version at the next build: an unbounded extra
     upgraded torch under a pinned base (K11, trap 33).
     """
     loose = [
-        f"{d.name} {d.version}" for d in facts.distributions if not allows(lock, d.name, d.version)
+        f"{d.name} {d.version}"
+        for d in installed.distributions
+        if not allows(lock, d.name, d.version)
     ]
-    assert facts.distributions, "no installed distribution was seen in the image's interpreter"
+    assert installed.distributions, "no installed distribution was seen in the image's interpreter"
     assert not loose, f"not in the lock: {', '.join(loose)}; install from the lock alone"
 
 
@@ -209,14 +211,14 @@ def test_size_and_layers_are_within_the_budget(image, budget):
 
 
 @pytest.mark.build_supply_chain
-def test_bill_of_materials_lists_what_is_installed(facts, sbom):
+def test_bill_of_materials_lists_what_is_installed(contents, sbom):
     """The CycloneDX document beside the evidence lists every installed package, and no other.
 
     Whether an image is hit by an advisory is asked of its list, long after the image is gone.
     Source: NTIA, "Minimum Elements for a Software Bill of Materials".
     """
-    have = {(canonicalize_name(d.name), d.version) for d in facts.distributions}
-    have |= {(canonicalize_name(p.name), p.version) for p in facts.packages}
+    have = {(canonicalize_name(d.name), d.version) for d in contents.distributions}
+    have |= {(canonicalize_name(p.name), p.version) for p in contents.packages}
     said = {(canonicalize_name(name), version) for name, version in listed(sbom)}
     wrong = sorted(f"{name} {version}" for name, version in have ^ said)
     assert not wrong, f"sbom.cdx.json and the image differ in {', '.join(wrong)}; emit it again"

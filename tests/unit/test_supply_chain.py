@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from splatgate.container import lock, sbom, secrets
 from splatgate.container.probe import walk
-from splatgate.evidence import Distribution, Facts, Image, Package
+from splatgate.evidence import Contents, Distribution, Image, Package
 from splatgate.expectations import OCI
 
 SECRET = {
@@ -105,18 +105,28 @@ def test_a_lock_allows_its_versions_alone(name, version, allowed):
 def test_a_bill_of_materials_names_each_package_by_its_url():
     labels = {f"{OCI}title": "trainer", f"{OCI}version": "0.1.0"}
     image = Image("r", "sha256:0", None, "linux", "amd64", (), (), {}, "", "/", labels, 1)
-    facts = Facts(
-        "python", "3.13", "x86_64", 0, {}, None, None, (), (),
-        (Distribution("typing_extensions", "4.16.0"), Distribution("torch", "2.10.0+cu128")),
-        (), {}, (), packages=(Package("libgomp1", "1:14.2.0-19+b1", "amd64"),),
-    )  # fmt: skip
-    bom = sbom.cyclonedx(image, facts)
+    seen = Contents(
+        python="python",
+        version="3.13.0",
+        machine="x86_64",
+        entry_script=None,
+        entry_script_mode=None,
+        sources=(),
+        distributions=(
+            Distribution("typing_extensions", "4.16.0"),
+            Distribution("torch", "2.10.0+cu128"),
+        ),
+        libraries=(),
+        compilers=(),
+        packages=(Package("libgomp1", "1:14.2.0-19+b1", "amd64"),),
+    )
+    bom = sbom.cyclonedx(image, seen)
     assert [c["purl"] for c in bom["components"]] == [
         "pkg:pypi/typing-extensions@4.16.0",
         "pkg:pypi/torch@2.10.0%2Bcu128",
         "pkg:deb/debian/libgomp1@1%3A14.2.0-19%2Bb1?arch=amd64",
     ]
-    assert bom == sbom.cyclonedx(image, facts)
+    assert bom == sbom.cyclonedx(image, seen)
     assert ("torch", "2.10.0+cu128") in sbom.listed(bom)
 
 

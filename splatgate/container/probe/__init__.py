@@ -7,6 +7,8 @@ from pathlib import Path
 
 #: In the order in which they need each other.
 PARTS = ("elf.py", "walk.py", "code.py", "main.py")
+#: How the image's Python is started on it: no site files, no .pth, no variables of the image.
+ISOLATED = ("-I", "-S", "-E")
 
 
 def text() -> bytes:

@@ -1,10 +1,10 @@
 """Looks at a container from inside and prints what it saw as one JSON object.
 
 The files of this folder are fed as one text on standard input to the image's own interpreter
-(`python -`), with the standard library alone: nothing is installed in, mounted over or changed in
-the subject. Python 3.8 syntax, for any image. Arguments: a JSON object with ``entrypoint``,
-``workdir``, ``paths`` (directories of the contract), and ``entry_script`` and ``source`` where a
-subject profile names them.
+(`python -I -S -E -`), with the standard library alone: nothing is installed in, mounted over or
+changed in the subject. Python 3.8 syntax, for any image. Arguments: a JSON object with
+``entrypoint``, ``workdir``, ``paths`` (directories of the contract), and ``entry_script`` and
+``source`` where a subject profile names them.
 """
 
 import json
@@ -13,7 +13,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 
 from splatgate.container.probe.code import locate, settings_of, sources
 from splatgate.container.probe.elf import libraries, machine_of
@@ -84,7 +83,12 @@ def end(process):
     if process.returncode:
         last = err.decode("utf-8", "replace").strip().splitlines()
         return None, (last or ["exit status {}".format(process.returncode)])[-1]
-    return json.loads(out.decode("utf-8", "replace").strip().splitlines()[-1]), None
+    last = (out.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+    try:
+        seen = json.loads(last)
+        return dict(seen, failed=dict(seen["failed"])), None
+    except (KeyError, TypeError, ValueError):
+        return None, "the interpreter ended before its program, and said {!r}".format(last[:80])
 
 
 def attempts(process, modules, path, also):
@@ -100,8 +104,36 @@ def attempts(process, modules, path, also):
             seen["failed"][module] = failed
     for what in also:
         one, error = end(begin({}, path, [what]))
-        seen.update({what + "_error": error} if error else one)
+        seen.update({what + "_error": error} if error else dict(one, failed=seen["failed"]))
     return seen
+
+
+def find_packages():
+    """Make sys.path the one that a program gets, with no code of the image run for it.
+
+    The probe runs without `site`, which would run site files and lines of .pth; its folders are
+    added by its own functions, and of .pth files the lines that are folders.
+    """
+    import site
+
+    given = [f for f in os.environ.get("PYTHONPATH", "").split(os.pathsep) if f]
+    site.addpackage = lambda folder, name, known: known
+    known = site.removeduppaths()
+    site.ENABLE_USER_SITE = False
+    before = list(sys.path)
+    if hasattr(site, "venv"):
+        known = site.venv(known)
+    site.addsitepackages(known)
+    for folder in [f for f in sys.path if f not in before]:
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            lines = (text(os.path.join(folder, name)) or "").splitlines()
+            for line in lines if name.endswith(".pth") else []:
+                path = os.path.join(folder, line.rstrip())
+                code = line.startswith(("#", "import ", "import\t")) or not line.strip()
+                if not code and os.path.isdir(path) and path not in sys.path:
+                    sys.path.append(path)
+    # At the end: nothing that the probe itself imports comes from there.
+    sys.path.extend(f for f in given if f not in sys.path)
 
 
 def distributions():
@@ -128,6 +160,10 @@ def distributions():
 
 def main(ask):
     """See everything asked for."""
+    if sys.flags.no_site:
+        find_packages()
+    import sysconfig  # which takes sys.prefix as it is at its import
+
     script = ask.get("entry_script") or locate(ask["entrypoint"], ask["workdir"])
     found, modules, tried, settings = sources(script) if script else ([], {}, [], {})
     installed = distributions()
