@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 BEGAN = time.monotonic()
 
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
-from trainer import loss, raster_torch, rasterise  # noqa: E402
+from trainer import loss, masks, raster_torch, rasterise  # noqa: E402
 from trainer.config import Config, load  # noqa: E402
 from trainer.fused import FusedStep  # noqa: E402
 from trainer.rasterise import View, Views  # noqa: E402
@@ -40,7 +41,7 @@ RASTERISERS = ("own", "gsplat")
 #: What is run beside the cases: a report's key, and the function of this file.
 PARTS = ("adam", "memory", "shortage")
 #: Cases of a few thousand threads that together reach every branch of the kernels.
-SMALL = ("image of 37 x 23", "one", "behind the camera", "opaque", "huge over all tiles")
+SMALL = ("image of 37 x 23", "masked", "one", "behind the camera", "opaque", "huge over all tiles")
 #: Share of pixels that may lie beyond the reported image error: float32 and float64 disagree on
 #: whether a Gaussian's alpha still reaches 1/255 in a few pixels of a hundred thousand.
 _SHARE = 1e-3
@@ -59,6 +60,7 @@ class Case:
     background: tuple[float, float, float] = raster_torch.BLACK
     distance: float = 4.0
     large: bool = False
+    masked: bool = False
 
 
 def scene(n: int, seed: int, scale: float = -2.5) -> dict[str, Tensor]:
@@ -88,6 +90,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"random, degree {degree}", scene(1500, degree), degree=degree)
     yield Case("dropout", scene(1500, 5), dropout=0.3)
     yield Case("background", scene(400, 12), background=(0.9, 0.2, 0.5))
+    yield Case("masked", scene(400, 13), 67, 43, masked=True)
     for width, height in ((37, 23), (131, 67), (16, 16), (257, 31)):
         yield Case(f"image of {width} x {height}", scene(400, width), width, height)
     some = scene(300, 11)
@@ -118,7 +121,12 @@ def view_of(case: Case, device: torch.device) -> View:
     viewmat = torch.eye(4)
     viewmat[2, 3] = case.distance
     intrinsics = (0.9 * case.width, 0.95 * case.width, case.width / 2 + 1.5, case.height / 2 - 0.5)
-    return View(case.name, viewmat.to(device), intrinsics, pixels.to(device))
+    mask = None
+    if case.masked:
+        kept = torch.full((case.height, case.width), 255, dtype=torch.uint8)
+        kept[:, case.width * 2 // 3 :] = kept[7:9, 7:9] = 0
+        mask = torch.from_numpy(masks.bits(Image.fromarray(kept.numpy()))).to(device)
+    return View(case.name, viewmat.to(device), intrinsics, pixels.to(device), mask)
 
 
 def mix(x: Tensor) -> Tensor:
@@ -163,7 +171,8 @@ def reference(
             case.background,
         )
     photo = view.pixels.to(image) / 255
-    total = loss.photometric(image, photo)
+    mask = None if view.mask is None else view.mask.to(image.device)
+    total = loss.photometric(image, photo, mask)
     total = total + config.opacity_reg * opacities.mean()
     total.backward()  # type: ignore[no-untyped-call]
     grads = {n: torch.zeros_like(v) if v.grad is None else v.grad for n, v in leaves.items()}

@@ -67,9 +67,6 @@ __global__ void __launch_bounds__(UPDATE_THREADS) update_kernel(Step s) {
     float d[3], basis[16], shade[16] = {}, v_d[3];
     const float inverse = direction(shape.value, s.camera, d);
     sh_basis(DEGREE, d, basis);
-    // Where a view shows nothing of it, a Gaussian's colour rests, moments and all: Adam's momentum would go on
-    // moving it between two views that do, and the more photographs there are, the further.
-    if (visible || !ADAM)
 #pragma unroll
     for (int first = 0; first < COUNT; first += GROUP) {
         constexpr int N = 3 * (COUNT < GROUP ? COUNT : GROUP);

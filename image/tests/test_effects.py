@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import VIEWS, make_job, metrics, opened, run
+from PIL import Image
+from small import SIZE, VIEWS, make_job, metrics, opened, run
 from torch import Tensor
 from trainer import config, export
 
@@ -60,8 +61,12 @@ class Ran:
 
 
 def ran(base: Path, **parameters: object) -> Ran:
-    """Run one job on the small scene, with these parameters beside its own."""
+    """Run one job on the small scene, a corner masked, with these parameters beside its own."""
     make_job(base, **parameters)
+    kept = np.full(SIZE[::-1], 255, np.uint8)
+    kept[:8, :8] = 0
+    (base / "input/data/training/masks/sub dir").mkdir(parents=True)
+    Image.fromarray(kept).save(base / "input/data/training/masks/sub dir/v2.png.png")
     with contextlib.redirect_stdout(io.StringIO()) as out:
         status = run(base)
     return Ran(base, status, out.getvalue())
@@ -91,6 +96,7 @@ EFFECTS: dict[str, tuple[dict[str, object], Callable[[Ran, Ran], bool]]] = {
         lambda r, _: r.log.count("phase=checkpoint") == 3,
     ),
     "max_image_size": ({"max_image_size": 40}, lambda r, _: r.metrics["views"][0]["width"] == 40),
+    "masks": ({"masks": "ignore"}, lambda r, _: r.metrics["masked"] == 0),
     "hold_out": ({"hold_out": 0}, lambda r, _: r.metrics["train_views"] == VIEWS),
     "max_gaussians": ({"max_gaussians": 310}, lambda r, _: r.metrics["gaussians"] == 310),
     "sh_degree": ({"sh_degree": 1}, lambda r, _: r.values["shN"].shape[1] == 3),

@@ -110,9 +110,9 @@ def test_bad_hyperparameter_is_refused_before_anything_slow(tmp_path: Path) -> N
 
 
 def test_name_in_no_encoding_is_told(tmp_path: Path) -> None:
-    fill(tmp_path / "input/data/training", os.fsdecode(b"caf\xe9.jpg"))
+    fill(tmp_path / "input/data/training", os.fsdecode(b"caf\xe9/cameras.bin"))
     done = start(tmp_path, DEVICE="cpu")
-    assert r"caf\udce9.jpg" in done.stdout
+    assert r"caf\udce9/cameras.bin" in done.stdout
     assert (tmp_path / "output/failure").read_text().startswith("E_SCENE_LAYOUT: ")
 
 
@@ -265,7 +265,10 @@ def test_link_that_leads_nowhere_is_as_good_as_absent(tmp_path: Path) -> None:
 def test_second_model_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path, *(f"sparse/{k}/{n}" for n in MODEL for k in "01"), "images/a.jpg")
     with channel.open_channel(tmp_path):
-        assert "only 0/ of 2 models" in capsys.readouterr().out
+        assert (
+            "2 models (sparse/0 0, sparse/1 0 images): only sparse/0 is trained"
+            in capsys.readouterr().out
+        )
 
 
 def test_link_in_archive_is_refused(tmp_path: Path) -> None:

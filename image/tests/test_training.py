@@ -18,7 +18,6 @@ from small import make_job, metrics, run, run_to
 from trainer import (
     budget,
     densify,
-    evaluate,
     export,
     fused,
     loss,
@@ -288,14 +287,14 @@ def test_evaluation_that_memory_is_short_for_goes_on_on_the_cpu(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What a device would raise, at the first of two views of each evaluation."""
-    draw, fails = evaluate.render, [True, False, False] * 9
+    draw, fails = rasterise.render, [True, False, False] * 9
 
     def render(*given: object) -> torch.Tensor:
         if fails and fails.pop(0):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return draw(*given)
 
-    monkeypatch.setattr(evaluate, "render", render)
+    monkeypatch.setattr(rasterise, "render", render)
     base = make_job(tmp_path, max_gaussians=320)
     assert run(base) == 0
     assert "warning: memory ran out while evaluating: the CPU goes on" in capsys.readouterr().out

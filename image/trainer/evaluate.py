@@ -92,6 +92,8 @@ def _evaluated(
             shown.append(pool.submit(_show, renders / f"{view.name}.png", picture))
             if len(shown) > _AHEAD:
                 shown.pop(0).result()
+    for one in shown:
+        one.result()
     return found
 
 

@@ -187,11 +187,22 @@ def _oddities(scene: Path) -> None:
 
 
 def _shuffled(scene: Path) -> None:
-    """Each photograph under the name of one half the flight away."""
+    """Each photograph under the name of one half the flight away, in a model without tracks.
+
+    By tracks a trainer may see that photographs are not those of the model, and refuse them: that
+    would not tell whether it learns from them.
+    """
     photos = _photos(scene)
     content, half = [photo.read_bytes() for photo in photos], len(photos) // 2
     for photo, other in zip(photos, content[half:] + content[:half], strict=True):
         photo.write_bytes(other)
+    model = as_text(scene)
+    for part, change in (
+        ("images", lambda lines: [x for line in lines[::2] for x in (line, "")]),
+        ("points3D", lambda lines: [" ".join(line.split()[:8]) for line in lines]),
+    ):
+        path = model / f"{part}.txt"
+        path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
 
 
 def _audited(scene: Path) -> None:
