@@ -17,6 +17,7 @@ from splatgate.container import cuda
 from splatgate.container.engine import EngineError
 from splatgate.container.reference import parse
 from splatgate.evidence import BadInput, Header, from_json, read, to_json
+from splatgate.evidence.text import plain
 from splatgate.judge import options
 from splatgate.paths import DEFAULT_SCENE, ROOT, built_image
 from splatgate.record import Record
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
         return run(rest)
     except BadInput as error:
-        sys.stderr.write(f"splatgate {verb}: {error}\n")
+        # Its message may hold what an image or a registry said.
+        sys.stderr.write(f"splatgate {verb}: {' '.join(plain(str(error)).split())}\n")
         return EXIT_NO_JUDGEMENT
     except EngineError as error:
         sys.stderr.write(f"splatgate {verb}: {error}; {WITHOUT_ENGINE}\n")

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from splatgate.evidence import Machine, to_json
+from splatgate.paths import ROOT
 
 SCHEMA = "splatgate/judge/1"
 
@@ -93,6 +98,8 @@ class Suite:
     checklist_sha256: str
     #: Hash of policy.toml as it stood when the run ended, so that a later bar is seen as later.
     policy_sha256: str = ""
+    #: Hash of the commit's tree, as git counts it.
+    tree: str | None = None
 
 
 @dataclass(frozen=True)
@@ -203,3 +210,36 @@ def seal(record: dict[str, Any]) -> str:
 def sealed(record: Record) -> Record:
     """The record with its seal."""
     return replace(record, seal=seal(json.loads(to_json(record))))
+
+
+def evidence_sha256(files: dict[str, str]) -> str:
+    """One hash of a folder of evidence, over the hashes of its files (`fingerprint`)."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def suite(checklist_sha256: str) -> Suite:
+    """Which suite this is: version, commit, whether the tree differs from it."""
+
+    def git(*args: str) -> str | None:
+        if not shutil.which("git"):
+            return None
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    policy = ROOT / "policy.toml"
+    status = git("status", "--porcelain")
+    try:
+        version = metadata.version("splatgate")
+    except metadata.PackageNotFoundError:
+        version = "0.1.0"
+    return Suite(
+        version=version,
+        commit=git("rev-parse", "HEAD"),
+        dirty=None if status is None else bool(status),
+        checklist_sha256=checklist_sha256,
+        policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
+        tree=git("rev-parse", "HEAD^{tree}"),
+    )

@@ -4,12 +4,14 @@ to repeat.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from splatgate import baseline
 from splatgate.checklist import SECTIONS, Checklist, Item
+from splatgate.evidence.text import plain
 from splatgate.record import Check, ItemState, Record, State
 
 WORDS = {
@@ -30,8 +32,8 @@ def write(out: Any, record: Record, checklist: Checklist, folder: Path) -> None:
     out.section("Splatgate", sep="=", bold=True)
     image = record.image
     size = f", {image.bytes / 1e9:.1f} GB" if image.bytes else ""
-    out.write_line(f"image    {image.ref or 'none'}{size}")
-    out.write_line(f"image id {image.image_id or 'unknown'}")
+    out.write_line(f"image    {plain(image.ref or 'none')}{size}")
+    out.write_line(f"image id {plain(image.image_id or 'unknown')}")
     if record.door == "recorded":
         out.write_line(
             "NOTHING ON THIS MACHINE WAS JUDGED: this is recorded evidence, judged again.",
@@ -74,8 +76,9 @@ def _item(out: Any, item: Item, state: ItemState, record: Record) -> None:
         failed = next(c for c in checks if c.state == State.FAILED and c.level == "must")
         name = (record.image.image_id or "").removeprefix("sha256:")[:12] or record.image.ref
         out.write_line(f"{'':16}remedy: {item.remedy}", bold=True)
-        which = f"--image {name}" if name else "--process"
-        out.write_line(f"{'':16}again:  .tox/suite/bin/pytest '{failed.node}' {which}")
+        which = f"--image {shlex.quote(plain(name))}" if name else "--process"
+        node = shlex.quote(failed.node)
+        out.write_line(f"{'':16}again:  .tox/suite/bin/pytest {node} {which}")
     if state.state == State.NOT_VERIFIED:
         seen = {check.lane for check in checks}
         for lane in item.required:

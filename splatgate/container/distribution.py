@@ -7,11 +7,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 import requests.utils
@@ -31,6 +32,8 @@ ACCEPT = (SCHEMA2, OCI, *INDEXES)
 ANSWER = 20.0
 #: The API has no way from a digest to its tags: each is asked for, and no more than these.
 TAGS = 200
+#: Bytes of a blob that are held at a time.
+CHUNK = 1 << 20
 HUB_API = "registry-1.docker.io"
 #: Docker's name for its hub among the user's logins.
 HUB_LOGIN = "https://index.docker.io/v1/"
@@ -88,11 +91,39 @@ def checked(manifest: Manifest, reference: str, said: str | None, where: str) ->
     return manifest
 
 
-class Distribution:
-    """A repository over the distribution API, with the user's own docker login."""
+def small(data: bytes, digest: str, where: str) -> bytes:
+    """A blob that is the one asked for.
 
-    def __init__(self, where: Reference) -> None:
+    Raises:
+        RegistryError: it is another.
+    """
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        raise RegistryError(f"{where}: serves another blob than {digest}; push the image again")
+    return data
+
+
+class _Blob:
+    """A blob on its way: of known length, since not every registry takes a body in chunks."""
+
+    def __init__(self, answer: requests.Response, size: int) -> None:
+        self.answer, self.size = answer, size
+        self.hash = hashlib.sha256()
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.answer.iter_content(CHUNK):
+            self.hash.update(chunk)
+            yield chunk
+
+
+class Distribution:
+    """A repository over the distribution API, with the user's own docker login or the one given."""
+
+    def __init__(self, where: Reference, login: dict[str, str] | None = None) -> None:
         self.where = where
+        self.login = login
         self.host = HUB_API if where.host in (None, HUB) else str(where.host)
         alone = where.host in (None, HUB) and "/" not in where.name
         self.name = f"library/{where.name}" if alone else where.name
@@ -112,6 +143,16 @@ class Distribution:
         found = Manifest(answer.content, kind)
         said = answer.headers.get("Docker-Content-Digest")
         return checked(found, reference, said, f"{self.where.repository}:{reference}")
+
+    def blob(self, digest: str) -> bytes:
+        """A small blob, such as a configuration.
+
+        Raises:
+            RegistryError: it is not there, or is another.
+        """
+        answer = self._send("GET", f"blobs/{digest}")
+        self._good(answer)
+        return small(answer.content, digest, self.where.repository)
 
     def tags(self) -> tuple[dict[str, str], bool]:
         """The digest of each tag, and whether these are all tags."""
@@ -139,6 +180,31 @@ class Distribution:
         kind = {"Content-Type": manifest.media_type}
         self._good(self._send("PUT", f"manifests/{tag}", kind, manifest.data))
 
+    def take(self, digest: str, size: int, source: Distribution) -> None:
+        """Have a blob of another repository, of ``size`` bytes: mounted where one registry holds
+        both, else sent through this machine.
+
+        Raises:
+            RegistryError: a registry refuses, or the source serves another blob.
+        """
+        if self._send("HEAD", f"blobs/{digest}").ok:
+            return
+        mount = f"?mount={digest}&from={source.name}" if source.host == self.host else ""
+        begun = self._send("POST", f"blobs/uploads/{mount}")
+        self._good(begun)
+        if begun.status_code == 201:
+            return
+        found = source._send("GET", f"blobs/{digest}", stream=True)
+        source._good(found)
+        blob = _Blob(found, size)
+        kind = {"Content-Type": "application/octet-stream"}
+        sent = self._send("PATCH", begun.headers["Location"], kind, blob)
+        self._good(sent)
+        if f"sha256:{blob.hash.hexdigest()}" != digest:
+            raise RegistryError(f"{source.where.repository}: serves another blob than {digest}")
+        end = sent.headers["Location"]
+        self._good(self._send("PUT", f"{end}{'&' if '?' in end else '?'}digest={digest}"))
+
     def mutable(self, tag: str) -> bool | None:
         """None: the API does not say."""
         return None
@@ -164,18 +230,27 @@ class Distribution:
         method: str,
         path: str,
         headers: dict[str, str] | None = None,
-        data: bytes | None = None,
+        data: bytes | _Blob | None = None,
+        stream: bool = False,
     ) -> requests.Response:
-        """Send a request; when the registry asks who is there, answer once and send it again."""
-        answer = self._once(method, path, headers, data)
+        """Send a request; when the registry asks who is there, answer once and send it again.
+
+        ``path`` is below the repository, or a whole URL that the registry gave.
+        """
+        answer = self._once(method, path, headers, data, stream)
         if answer.status_code == 401:
             self.authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
             if self.authorization:
-                answer = self._once(method, path, headers, data)
+                answer = self._once(method, path, headers, data, stream)
         return answer
 
     def _once(
-        self, method: str, path: str, headers: dict[str, str] | None, data: bytes | None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None,
+        data: bytes | _Blob | None,
+        stream: bool,
     ) -> requests.Response:
         def signed(request: requests.PreparedRequest) -> requests.PreparedRequest:
             # Also keeps requests from answering with what ~/.netrc holds for the host.
@@ -184,10 +259,16 @@ class Distribution:
             return request
 
         for scheme in self.schemes:
-            url = f"{scheme}://{self.host}/v2/{self.name}/{path}"
+            url = urljoin(f"{scheme}://{self.host}/v2/{self.name}/", path)
             try:
                 answer = self.session.request(
-                    method, url, headers=headers, data=data, auth=signed, timeout=ANSWER
+                    method,
+                    url,
+                    headers=headers,
+                    data=data,
+                    auth=signed,
+                    timeout=ANSWER,
+                    stream=stream,
                 )
             except requests.RequestException as error:
                 problem = error
@@ -200,7 +281,7 @@ class Distribution:
 
     def _authorize(self, challenge: str) -> str | None:
         """The Authorization header that answers a challenge, or None: there is no login."""
-        login = credentials(self.where.host)
+        login = self.login or credentials(self.where.host)
         basic = None
         if login.get("username"):
             text = f"{login['username']}:{login.get('password', '')}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from splatgate.container import sweep
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import BadInput, Header, Origin, read, write
 from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
+from splatgate.evidence.text import plain
 from splatgate.judge import options, session
 from splatgate.paths import ROOT
-from splatgate.record import Check, Record, State, fingerprint, sealed
+from splatgate.record import Check, Record, State, fingerprint, sealed, suite
 from splatgate.sources.run import RUNS, Run
 
 CHECK = pytest.StashKey[Check]()
@@ -113,17 +114,10 @@ class Judge:
                 item=line.id,
                 level="should" if item.get_closest_marker("should") else "must",
                 lane=lane,
-                origin=self.origin(item, lane),
+                origin=origin(getattr(item, "fixturenames", ()), lane),
                 needs=needs,
                 reason="not run",
             )
-
-    @staticmethod
-    def origin(item: pytest.Item, lane: str) -> str:
-        """Where the evidence of a check comes from."""
-        if "pushed" in getattr(item, "fixturenames", ()):
-            return Origin.REGISTRY
-        return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
 
     def lane(self, path: Path) -> str | None:
         """The lane of a test file: its folder under tests/."""
@@ -149,7 +143,7 @@ class Judge:
         check = replace(
             check,
             seconds=round(check.seconds + report.duration, 3),
-            supporting=self.is_supporting(check.lane),
+            supporting=self.is_supporting(),
         )
         item.stash[CHECK] = check
         if call.excinfo and isinstance(call.excinfo.value, NO_VERDICT):
@@ -162,10 +156,10 @@ class Judge:
         report.splatgate = msgspec.to_builtins(check)  # type: ignore[attr-defined]
         return report
 
-    def is_supporting(self, lane: str) -> bool:
-        """Whether a lane's evidence comes from the process runtime."""
+    def is_supporting(self) -> bool:
+        """Whether the evidence comes from the process runtime."""
         path = self.run.folder / "evidence.json"
-        if lane != "gpu" or not path.exists():
+        if not path.exists():
             return False
         return read(path, Header).extra.get("runtime") == "process"
 
@@ -192,7 +186,7 @@ class Judge:
         seen = session.close(self.run)
         self.record = Record(
             image=seen.image,
-            suite=session.suite(self.checklist.sha256),
+            suite=suite(self.checklist.sha256),
             machine=seen.machine,
             items=states,
             checks=checks,
@@ -215,6 +209,13 @@ class Judge:
         summary.write(terminalreporter, self.record, self.checklist, self.run.out)
 
 
+def origin(asked: Collection[str], lane: str) -> str:
+    """Where the evidence of a check comes from, by the fixtures that it asks for."""
+    if "pushed" in asked:
+        return Origin.REGISTRY
+    return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
+
+
 def known_good(path: str | None) -> Record | None:
     """The record to hold this run against.
 
@@ -234,7 +235,7 @@ def outcome(check: Check, report: pytest.TestReport, error: BaseException | None
     if error is None:
         ran = report.when == "call"
         return replace(check, state=State.PASSED, reason="") if ran else check
-    text = str(error).partition("\nassert ")[0].strip() or type(error).__name__
+    text = plain(str(error).partition("\nassert ")[0].strip()) or type(error).__name__
     if isinstance(error, Blocked):
         return replace(check, state=State.BLOCKED, blocked_by=error.by, reason=text)
     if isinstance(error, NotVerified | NotRecorded | pytest.skip.Exception):

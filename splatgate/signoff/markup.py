@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from splatgate.evidence.text import plain
 from splatgate.record import State
 from splatgate.signoff.measures import Curve
 
@@ -26,7 +27,7 @@ WIDE, HIGH = 320.0, 120.0
 
 def text(value: object) -> str:
     """Text, escaped."""
-    return escape(str(value))
+    return escape(plain(str(value)))
 
 
 def told(value: float, unit: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import resources
 
 from splatgate.checklist import SECTIONS
@@ -18,19 +19,19 @@ ALONE = "default-src data: blob: 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval
 MARKS = {"conformant": "✓", "partial": "○", "non-conformant": "✕"}
 
 
-def render(signoff: Signoff, media: Media) -> str:
-    """The page of a sign-off."""
+def render(signoff: Signoff, media: Media, signed: bool = False) -> str:
+    """The page of a sign-off; of one that is ``signed`` it tells how to verify it."""
     css, js = (
         resources.files(__package__).joinpath(f"page.{k}").read_text() for k in ("css", "js")
     )
-    # In a script element nothing is escaped; only its end must not appear.
-    record = to_json(signoff).decode().replace("</", "<\\/")
+    # In a script element nothing is escaped: neither its end nor the start of a comment may appear.
+    record = to_json(signoff).decode().replace("<", "\\u003c")
     viewer = f'<script type="application/gzip" id="viewer">{media.viewer}</script>\n'
     # What stands in the way comes before what holds.
     body = "".join(part(signoff) for part in (waivers, refused, gaps, bounds, checklist))
     body += figures.quality(signoff, media)
-    parts = (*figures.MEASURED, never, compared, evidence, again, past)
-    body += "".join(part(signoff) for part in parts)
+    parts = (*figures.MEASURED, never, compared, evidence)
+    body += "".join(part(signoff) for part in parts) + again(signoff, signed) + past(signoff)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -308,14 +309,14 @@ def evidence(signoff: Signoff) -> str:
     return section("Evidence", (table(head, rows) if rows else "<p>None.</p>") + bar, lead)
 
 
-def again(signoff: Signoff) -> str:
+def again(signoff: Signoff, signed: bool) -> str:
     """How to come to the same page."""
     commits = dict.fromkeys(s.suite.commit for s in signoff.sources if s.suite.commit)
     lines = [f"git checkout {commit}" for commit in commits]
     lines += [f"python -m splatgate judge --image {signoff.image.ref}"] if signoff.image.ref else []
-    files = " ".join(source.file for source in signoff.sources) or "RECORD"
-    lines.append(f"python -m splatgate gate {files} --policy {signoff.policy}")
-    if signoff.manifest_digest:
+    files = shlex.join(source.file for source in signoff.sources) or "EVIDENCE"
+    lines.append(f"python -m splatgate gate {files} --policy {shlex.quote(signoff.policy)}")
+    if signoff.manifest_digest and signed:
         lines.append(f"python -m splatgate verify {signoff.manifest_digest} --key PUBLIC.pem")
     return section("To repeat it", "".join(command(line) for line in lines))
 

@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from filelock import FileLock
 
+from splatgate import checklist as checklists
 from splatgate import subject
 from splatgate.container import engine, layers, lint, provenance, running, sbom, sweep
 from splatgate.container import image as images
@@ -42,6 +44,7 @@ from splatgate.evidence import (
 )
 from splatgate.evidence.missing import QUICK, Blocked, CannotLook, NotVerified
 from splatgate.paths import ROOT
+from splatgate.record import suite
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sources import process as device
 from splatgate.sources.recorded import NOT_PUSHED, JobSpec, Recorded, stop_when
@@ -99,6 +102,7 @@ class Live(Recorded):
                 ),
                 scene=tree_hash(self.scene_path),
                 scene_name=self.scene_path.name,
+                extra={"suite": msgspec.to_builtins(suite(checklists.load().sha256))},
             ),
         )
 
@@ -196,7 +200,11 @@ class Live(Recorded):
                 self.say(f"registry: asking for {ref}")
                 asked = load(self.request_path).image if self.request_path else None
                 with self.run.timed("registry"):
-                    write(path, registry.look(ref, asked or None))
+                    found = registry.look(ref, asked or None)
+                    # The very bytes, whose hashes are what an image is known by.
+                    for name, data in registry.bytes_of(found.image).items():
+                        write_bytes(self.folder / name, data)
+                    write(path, found)
         return super().registry()
 
     def layers(self) -> tuple[LayerFiles, ...]:
