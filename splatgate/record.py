@@ -186,6 +186,18 @@ class Record:
     seal: str = ""
 
 
+#: What looks and judges, in a checkout. The policy is known by a hash of its own.
+DECIDES = (
+    "splatgate",
+    "tests/container",
+    "tests/sagemaker",
+    "tests/gpu",
+    "tests/scenes",
+    "pipeline",
+    "checklist.toml",
+    "conftest.py",
+    "pytest.ini",
+)
 #: Lies in a folder of evidence and is none.
 NO_EVIDENCE = ("record.json", "record.intoto.json")
 
@@ -219,7 +231,7 @@ def evidence_sha256(files: dict[str, str]) -> str:
 
 @cache
 def suite(checklist_sha256: str) -> Suite:
-    """Which suite this is: version, commit, whether the tree differs from it."""
+    """Which suite this is: version, commit, whether what looks and judges differs from it."""
 
     def git(*args: str) -> str | None:
         if not shutil.which("git"):
@@ -230,7 +242,7 @@ def suite(checklist_sha256: str) -> Suite:
         return done.stdout.strip() if done.returncode == 0 else None
 
     policy = ROOT / "policy.toml"
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--", *DECIDES)
     try:
         version = metadata.version("splatgate")
     except metadata.PackageNotFoundError:

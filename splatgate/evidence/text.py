@@ -1,8 +1,14 @@
-"""Text that an image printed, made fit to be shown: no sequence in it reaches a terminal."""
+"""Text that an image printed, made fit to be shown: no sequence in it reaches a terminal. And the
+patterns that others wrote, searched for in time that grows with the text alone.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import Any
+
+from splatgate.evidence.files import BadInput
 
 #: Characters of one answer that are shown; the whole stands in the evidence.
 SHOWN = 4000
@@ -24,3 +30,23 @@ def plain(text: str, limit: int = SHOWN) -> str:
         c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut
     )
     return kept if len(text) <= limit else f"{kept[:limit]} … ({len(text)} characters)"
+
+
+@cache
+def pattern(expression: str) -> Any:
+    """A regular expression that a profile or a request holds, compiled by RE2, which never goes
+    back over a text: (.|.)*$ would keep Python's own engine for ever.
+
+    Raises:
+        BadInput: it is none, or needs to look ahead or back.
+    """
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(expression, options)
+    except re2.error as error:
+        said = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        how = "write it in RE2's syntax, without looking ahead or back"
+        raise BadInput(f"regular expression {expression[:200]!r}: {said}; {how}") from None

@@ -93,6 +93,7 @@ def lines(checks: Sequence[Check], named: Named, checklist: Checklist) -> tuple[
                 cause=CAUSES[item.cause],
                 ours=item.ours,
                 checks=mine,
+                unasked=tuple(lane for lane in item.required if lane not in required),
             )
         )
     return tuple(found)

@@ -31,6 +31,15 @@ class Line:
     cause: str
     ours: bool
     checks: tuple[Check, ...]
+    #: Lanes in which the checklist requires it, and this policy does not ask.
+    unasked: tuple[str, ...] = ()
+
+    @property
+    def without(self) -> str:
+        """What a line that holds was not asked: `` without GPU``; "" where all was."""
+        if self.state != State.HELD or not self.unasked:
+            return ""
+        return f" without {', '.join('GPU' if x == 'gpu' else x for x in self.unasked)}"
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,9 @@ def mono(value: str) -> str:
 
 def state(value: State, word: str | None = None) -> str:
     """A state as a mark and a word; colour says it a third time."""
-    glyph = GLYPHS.get(value, "✓")
     said = word or WORDS[value]
+    # Held where it was asked, and not asked everywhere.
+    glyph = "◐" if said.startswith("held ") else GLYPHS.get(value, "✓")
     return f'<span class="state {value}"><i aria-hidden="true">{glyph}</i> {text(said)}</span>'
 
 

@@ -6,7 +6,6 @@ The page draws them, a policy may bound them, and the next sign-off is compared 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from splatgate.container import cuda
 from splatgate.evidence import BadInput, Compression, Facts, Image, Job, T, read
+from splatgate.evidence.text import pattern
 from splatgate.subject import Profile, parse
 
 #: Each measure: its unit, whether more is better (None: neither), and what it is.
@@ -232,13 +232,13 @@ def step(job: Job, metrics: dict[str, Any], supporting: bool) -> Step:
 
 def curves_of(job: Job, profile: Profile | None) -> Iterator[Curve]:
     """What a job's log says of each metric over its steps, read by the profile's patterns."""
-    progress = {m.name: re.compile(m.regex) for m in (profile.log.progress if profile else ())}
+    progress = {m.name: pattern(m.regex) for m in (profile.log.progress if profile else ())}
     stepping = progress.pop("train:step", None)
     if stepping is None:
         return
     lines = [(m, line.text) for line in job.log if (m := stepping.search(line.text))]
-    for name, pattern in progress.items():
-        found = [(m, v) for m, text in lines if (v := pattern.search(text))]
+    for name, expression in progress.items():
+        found = [(m, v) for m, text in lines if (v := expression.search(text))]
         pairs = [(float(m.group(1)), float(v.group(1))) for m, v in found]
         pairs = [p for p in pairs if p[1] == p[1] and abs(p[1]) != float("inf")]
         stride = -(-len(pairs) // POINTS) or 1

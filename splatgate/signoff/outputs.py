@@ -99,12 +99,17 @@ def markdown(signoff: Signoff) -> str:
         said += ["", f"`{signoff.released.repository}:{signoff.released.tag}`"]
     if signoff.not_released:
         said += ["", f"Not released: {_cell(signoff.not_released)}."]
+    if signoff.policy_known is False:
+        said += ["", "The policy was changed after the evidence was collected."]
     said += ["", "| | line | |", "|---|---|---|"]
     for line in signoff.lines:
         note = "" if line.state == State.HELD else _note(line, signoff)
+        if line.without:
+            note = f"held{line.without}, which this policy does not ask"
         if not line.required and line.state != State.FAILED:
             note = note or "not required by this policy"
-        said.append(f"| {MARK[line.state]} | {_cell(line.sentence)} | {_cell(note)} |")
+        mark = "☑️" if line.without else MARK[line.state]
+        said.append(f"| {mark} | {_cell(line.sentence)} | {_cell(note)} |")
     if signoff.refused:
         said += ["", "**Refused**", ""]
         said += [
@@ -173,6 +178,10 @@ def announce(signoff: Signoff, out: Path, say: Callable[[str], None]) -> None:
             word = "waived" if line.id in {w.item for w in signoff.waived} else WORDS[line.state][0]
             say(f"  {word:<13} {line.sentence}  [{line.id}]")
             say(f"{'':16}{_note(line, signoff)}")
+    if part := [line.id for line in signoff.lines if line.without and line.required]:
+        say(f"  not asked     of lanes that the checklist requires too: {', '.join(part)}")
+    if signoff.policy_known is False:
+        say("  changed       policy.toml is another than when the evidence was collected")
     for refused in signoff.refused:
         say(f"  refused       {refused.file}: {refused.code}: {refused.reason}; {refused.remedy}")
     for bound in signoff.bounds:

@@ -109,7 +109,7 @@ def banners(signoff: Signoff) -> str:
     if signoff.policy_known is False:
         said.append(
             '<div class="banner plain" role="note"><strong>The policy was changed after the run'
-            "</strong>The records were made under another policy.toml than they are judged by."
+            "</strong>The evidence was collected under another policy.toml than it is judged by."
             "</div>\n"
         )
     return "".join(said)
@@ -162,6 +162,8 @@ def row(line: Line, waived: bool) -> str:
         if name in line.required or s != State.NOT_VERIFIED
     )
     word = "waived" if waived and line.state != State.HELD else None
+    if line.without:
+        word = f"held{line.without}"
     if not line.required and line.state == State.NOT_VERIFIED:
         word = "not required"
     # What was seen outside the image stands in place of "not run".
@@ -286,6 +288,7 @@ def evidence(signoff: Signoff) -> str:
     """The records that took part."""
     rows = []
     for one in signoff.sources:
+        how = "recorded evidence, judged again" if one.door == "recorded" else ""
         tree = {True: ", dirty tree", None: ", tree unknown"}.get(one.suite.dirty, "")
         machine = [one.machine.engine, one.machine.gpu]
         cpus = f"{number(one.machine.cpus)} CPUs" if one.machine.cpus else ""
@@ -293,7 +296,7 @@ def evidence(signoff: Signoff) -> str:
         rows.append(
             (
                 f"{mono(one.file)}<br>{mono(one.sha256)}",
-                f"{when(one.created)}<br>{'judged again' if one.door == 'recorded' else ''}",
+                f"{when(one.created)}<br>{how}",
                 f"{text(', '.join(one.lanes) or 'none')}"
                 f"{'<br><b>supporting only</b>' if one.supporting else ''}",
                 where,
@@ -301,8 +304,8 @@ def evidence(signoff: Signoff) -> str:
                 mono(one.signed_by) if one.signed_by else "not signed",
             )
         )
-    head = ("Record", "Seen", "Lanes", "Machine", "Suite", "Signed by")
-    lead = "Each record is bound to its evidence by the hash of every file."
+    head = ("Evidence", "Seen", "Lanes", "Machine", "Suite", "Signed by")
+    lead = "Each folder is known by one hash of all its files, and was judged by this gate."
     bar = (
         f"<p>Policy {mono(signoff.policy_sha256)}<br>Checklist {mono(signoff.checklist_sha256)}</p>"
     )

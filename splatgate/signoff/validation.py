@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -254,7 +255,8 @@ def _unsigned(taken: Taken, named: Named, refuse: Any) -> None:
     policy, signed = named.policy, taken.signed
     if signed is None or (policy.keys and signed.key not in policy.keys):
         who = f"key {signed.key}, which is not one of its keys" if signed else "nobody trusted"
-        how = f"splatgate sign {taken.file} --key KEY where it was made, gate --trust PUBLIC"
+        name = shlex.quote(taken.file)
+        how = f"splatgate sign {name} --key KEY where it was made, gate --trust PUBLIC"
         refuse("unsigned", f"the policy wants it signed; it is signed by {who}", how)
         return
     if signed.suite.dirty is not False:

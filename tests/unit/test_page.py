@@ -215,3 +215,19 @@ def test_no_text_of_a_subject_breaks_out(rich):
 )
 def test_numbers_are_told_as_people_read_them(value, unit, said):
     assert told(value, unit) == said
+
+
+def test_a_line_that_was_not_asked_of_every_lane_does_not_read_as_held(rich):
+    lines = tuple(
+        replace(x, state="held", required=("container",), unasked=("gpu",)) for x in rich.lines
+    )
+    asked = replace(rich, lines=lines, policy_known=False)
+    assert "held without GPU" in page.render(asked, Media())
+    assert "held without GPU" in markdown(asked)
+    assert "✅" not in markdown(asked)
+    assert "policy was changed" in markdown(asked)
+
+
+def test_verify_is_offered_only_for_what_is_signed(rich):
+    assert "splatgate verify" not in page.render(rich, Media())
+    assert "splatgate verify" in page.render(rich, Media(), signed=True)
