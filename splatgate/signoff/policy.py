@@ -145,6 +145,10 @@ def _check(where: str, policy: Policy, checklist: Checklist) -> None:
         raise BadInput(f"{where}: no lanes; a policy that requires nothing lets everything pass")
     if policy.items == ():
         raise BadInput(f"{where}: no items; leave `items` out to require the whole checklist")
+    if policy.may_release and not policy.signed:
+        raise BadInput(
+            f"{where}: may_release needs signed = true: what nobody signed anybody may have edited"
+        )
     if not policy.signed and (policy.keys or policy.revoked):
         raise BadInput(f"{where}: keys and revoked ask for signatures; set signed = true")
     for bound in policy.threshold:

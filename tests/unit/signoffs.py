@@ -105,13 +105,13 @@ def dated_today(evidence, extra):
     edit(evidence / "evidence.json", created=now, extra=extra)
 
 
-def policies(path, record, **fields):
+def policies(path, record, release=False, **fields):
     """A policy file: ``good`` requires what the record holds, ``bad`` that and what is given."""
     held = [i for i, s in record.items.items() if s.lanes and State.HELD in s.lanes.values()]
     lines = ["schema = 1"]
     for name, extra in (("good", {}), ("other", fields)):
         lines.append(f"[policy.{name}]")
-        plain = {"about": "a test", "may_release": True, "items": held}
+        plain = {"about": "a test", "may_release": release, "signed": release, "items": held}
         given = plain | {"lanes": ["container", "sagemaker"]} | extra
         tables = {kind: given.pop(kind, []) for kind in ("waiver", "threshold", "revoked")}
         lines += [f"{key} = {json.dumps(value)}" for key, value in given.items()]

@@ -6,6 +6,7 @@ import shutil
 
 import boto3
 import pytest
+from cryptography.hazmat.primitives import serialization
 from moto import mock_aws
 
 from splatgate import checklist
@@ -18,7 +19,7 @@ from splatgate.record import Record
 from splatgate.signoff import attest, cli, policy
 from splatgate.signoff.promote import NotPromoted, promote, staged
 from splatgate.signoff.store import Store
-from tests.unit import registries
+from tests.unit import registries, signoffs
 from tests.unit.signoffs import (
     DIGEST,
     IMAGE_ID,
@@ -26,13 +27,20 @@ from tests.unit.signoffs import (
     SETTINGS,
     edit,
     fails,
-    gate,
     judged,
     policies,
     sealed_again,
 )
 from tests.unit.test_attest import independent
-from tests.unit.test_signoff import dated, make_key
+from tests.unit.test_signoff import SIGNER, dated, make_key, statement
+
+
+def gate(tmp_path, capsys, *arguments, **more):
+    """The verb, told whom to trust."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(SIGNER.public_key().public_bytes(serialization.Encoding.PEM, form))
+    return signoffs.gate(tmp_path, capsys, *arguments, "--trust", trusted, **more)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +68,14 @@ def there(host, tmp_path):
 
 @pytest.fixture
 def judge(recorded, tmp_path):
-    """The recorded evidence, to spoil."""
+    """The recorded evidence, to spoil, and signed as it then is."""
 
     def of(name="run", spoil=None):
         run = tmp_path / name
         shutil.copytree(recorded, run)
         if spoil:
             spoil(run)
+        (run / "record.intoto.json").write_bytes(attest.sign(statement(run), SIGNER))
         return run
 
     return of
@@ -93,7 +102,7 @@ def release(there):
 @pytest.fixture
 def rules(recorded, tmp_path):
     record = read(recorded / "record.json", Record)
-    return policies(tmp_path / "policy.toml", record, may_release=False)
+    return policies(tmp_path / "policy.toml", record, release=True, may_release=False)
 
 
 def test_a_conformant_image_is_released_signed_and_verified(

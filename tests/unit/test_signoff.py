@@ -444,6 +444,7 @@ def test_a_threshold_decides(run, rules, tmp_path, capsys):
         ({"lanes": []}, "no lanes"),
         ({"items": ["runtime.cuda"], "lanes": ["sagemaker"]}, "requires nothing"),
         ({"keys": ["0"]}, "set signed = true"),
+        ({"may_release": True}, "needs signed = true"),
         ({"max_age": 3}, "max_age: unknown key; did you mean max_age_days"),
         (
             {
@@ -454,7 +455,7 @@ def test_a_threshold_decides(run, rules, tmp_path, capsys):
             "needs a reason",
         ),
     ],
-    ids=["lane", "item", "no-items", "no-lanes", "nothing", "keys", "field", "reason"],
+    ids=["lane", "item", "no-items", "no-lanes", "nothing", "keys", "release", "field", "reason"],
 )
 def test_a_policy_that_says_nothing_known_is_refused(fields, said, rules):
     with pytest.raises(BadInput, match=said):
