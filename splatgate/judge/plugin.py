@@ -205,6 +205,8 @@ class Judge:
             compared = baseline.compare(self.before, self.record)
             self.record = replace(self.record, baseline=compared)
         self.record = sealed(self.record)
+        # A signature is of an earlier run's evidence.
+        (self.run.out / "record.intoto.json").unlink(missing_ok=True)
         write(self.run.out / "record.json", self.record)
         summary.write(terminalreporter, self.record, self.checklist, self.run.out)
 

@@ -294,7 +294,6 @@ def sign(argv: Sequence[str]) -> int:
     key = attest.private_key(Path(options.key))
     folder, path = validation.find(options.record)
     beside = (path or folder / "record.json").with_name(validation.ENVELOPE)
-    beside.unlink(missing_ok=True)
     taken = validation.take(options.record, Path(options.scene), (), {})
     if taken.altered:
         raise BadInput(f"{options.record}: not to be signed: {taken.altered}; judge it again")

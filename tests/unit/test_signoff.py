@@ -271,9 +271,13 @@ def test_what_a_dirty_tree_signed_does_not_count(run, rules, tmp_path, capsys):
 
 
 def test_altered_evidence_is_not_signed(run, tmp_path):
+    key, _ = make_key(tmp_path)
+    assert sign(run, key) == sign(run, key) == 0
+    signed = (run / "record.intoto.json").read_bytes()
     edited_evidence(run)
     with pytest.raises(BadInput, match="not to be signed"):
-        sign(run, make_key(tmp_path)[0])
+        sign(run, key)
+    assert (run / "record.intoto.json").read_bytes() == signed
 
 
 @settings(max_examples=60, deadline=None)
