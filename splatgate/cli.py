@@ -20,6 +20,7 @@ from splatgate.container.engine import EngineError
 from splatgate.container.layers.images import is_image, open_image
 from splatgate.container.reference import host, parse
 from splatgate.evidence import BadInput, Header, read, to_json, unwritable
+from splatgate.evidence.text import plain
 from splatgate.judge import options
 from splatgate.judge.interrupts import INTERRUPTS, STOPS
 from splatgate.paths import CHECKOUT, DEFAULT_SCENE, ROOT, built_image
@@ -75,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
         return run(rest)
     except BadInput as error:
-        sys.stderr.write(f"splatgate {verb}: {error}\n")
+        # Its message may hold what an image or a registry said.
+        sys.stderr.write(f"splatgate {verb}: {' '.join(plain(str(error)).split())}\n")
         return EXIT_NO_JUDGEMENT
     except EngineError as error:
         sys.stderr.write(f"splatgate {verb}: {error}; {WITHOUT_ENGINE}\n")

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from splatgate import __version__
 from splatgate.evidence import Machine, to_json
+from splatgate.paths import CHECKOUT, PACKAGE, ROOT
 
 SCHEMA = "splatgate/judge/1"
 
@@ -96,6 +101,8 @@ class Suite:
     policy_sha256: str = ""
     #: Hash of the suite's own files, which names an installed suite as a commit names a checkout.
     files_sha256: str = ""
+    #: Hash of the commit's tree, as git counts it.
+    tree: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,18 @@ class Record:
     seal: str = ""
 
 
+#: Lanes whose checks lie in folders of their own under tests/.
+CHECKS = ("container", "sagemaker", "gpu")
+#: What looks and judges, in a checkout. The policy is known by a hash of its own.
+DECIDES = (
+    "splatgate",
+    *(f"tests/{lane}" for lane in CHECKS),
+    "tests/scenes",
+    "pipeline",
+    "checklist.toml",
+    "conftest.py",
+    "pytest.ini",
+)
 #: Lies in a folder of evidence and is none.
 NO_EVIDENCE = ("record.json", "record.intoto.json")
 
@@ -232,3 +251,47 @@ def junit(record: Record) -> bytes:
 def sealed(record: Record) -> Record:
     """The record with its seal."""
     return replace(record, seal=seal(json.loads(to_json(record))))
+
+
+def evidence_sha256(files: dict[str, str]) -> str:
+    """One hash of a folder of evidence, over the hashes of its files (`fingerprint`)."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def suite(checklist_sha256: str) -> Suite:
+    """Which suite this is: its version, the hash of its files and, of a checkout, the commit and
+    whether what looks and judges differs from it.
+    """
+
+    def git(*args: str) -> str | None:
+        if CHECKOUT is None or not shutil.which("git"):
+            return None
+        done = subprocess.run(
+            ["git", "-C", str(CHECKOUT), *args], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    policy, status = ROOT / "policy.toml", git("status", "--porcelain", "--", *DECIDES)
+    return Suite(
+        version=__version__,
+        commit=git("rev-parse", "HEAD"),
+        dirty=None if status is None else bool(status),
+        checklist_sha256=checklist_sha256,
+        policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
+        files_sha256=files_sha256(),
+        tree=git("rev-parse", "HEAD^{tree}"),
+    )
+
+
+def files_sha256() -> str:
+    """Content hash of what judges: the package, the checks, the checklist. The same for a checkout
+    and for the wheel built from it.
+    """
+    total, lanes = hashlib.sha256(), ROOT / "tests"
+    parts = [(PACKAGE, p) for p in PACKAGE.rglob("*.py") if not p.is_relative_to(PACKAGE / "suite")]
+    parts += [(lanes, p) for lane in CHECKS for p in (lanes / lane).rglob("*.py")]
+    for base, path in sorted(parts):
+        total.update(f"{path.relative_to(base)} ".encode() + path.read_bytes())
+    total.update((ROOT / "checklist.toml").read_bytes())
+    return total.hexdigest()

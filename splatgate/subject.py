@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 from splatgate.evidence import BadInput, strict
+from splatgate.evidence.text import pattern
 
 SCHEMA = 2
 #: Keys of schema 1 that nothing reads any more, by table.
@@ -221,6 +222,18 @@ def parse(text: str, where: str) -> Profile:
     profile = strict.parse(text, Profile, where, retired=RETIRED, hint=hint)
     if profile.schema not in (1, SCHEMA):
         raise BadInput(f"{where}: schema {profile.schema}; this version reads 1 and {SCHEMA}")
+    log, stages = profile.log, profile.stages
+    parts = (part for part in (stages.load, stages.train, stages.export) if part and part.until)
+    for expression in (
+        log.first_line,
+        *(metric.regex for metric in log.progress),
+        *log.stops.values(),
+        *(str(part.until) for part in parts),
+    ):
+        try:
+            pattern(expression)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
     if profile.schema == SCHEMA:
         strict.parse(text, Profile, where, hint=hint)
     return profile

@@ -5,6 +5,7 @@ to repeat; and at its end the verdict and the next command.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import textwrap
 from collections import defaultdict
@@ -16,6 +17,7 @@ from typing import Any
 from splatgate import baseline
 from splatgate.checklist import SECTIONS, Checklist, Item
 from splatgate.container.reference import host
+from splatgate.evidence.text import plain
 from splatgate.paths import ROOT, built_image
 from splatgate.record import Check, ItemState, Record, State
 from splatgate.verdict import CONFORMANT, EXIT_NO_JUDGEMENT, exit_status
@@ -72,8 +74,8 @@ def write(out: Any, record: Record, checklist: Checklist, folder: Path, given: s
     to = Writer(out)
     image = record.image
     size = f", {image.bytes / 1e9:.1f} GB" if image.bytes else ""
-    to.line(f"image    {image.ref or 'none'}{size}")
-    to.line(f"image id {image.image_id or 'unknown'}")
+    to.line(f"image    {plain(image.ref or 'none')}{size}")
+    to.line(f"image id {plain(image.image_id or 'unknown')}")
     if record.door == "recorded":
         to.line(
             "NOTHING ON THIS MACHINE WAS JUDGED: this is recorded evidence, judged again.",
@@ -114,8 +116,8 @@ def _item(to: Writer, item: Item, state: ItemState, record: Record, given: str) 
         failed = next(c for c in checks if c.state == State.FAILED and c.level == "must")
         to.line(f"remedy: {item.remedy}", COLUMN, COLUMN + 8, bold=True)
         # In one piece, to be copied: the terminal itself folds it.
-        again = f"{'':{COLUMN}}again:  {_python()} -m pytest '{failed.node}' {given}"
-        to.out.write_line(again.rstrip())
+        again = f"{_python()} -m pytest {shlex.quote(failed.node)} {given}"
+        to.out.write_line(f"{'':{COLUMN}}again:  {again}".rstrip())
     if state.state == State.NOT_VERIFIED:
         seen = {check.lane for check in checks}
         for lane in item.required:
@@ -180,7 +182,8 @@ def _end(to: Writer, record: Record, checklist: Checklist, folder: Path, given: 
 def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[str, str]:
     """Why the verdict is not better, and the command that comes next."""
     own = record.image.image_id in (None, built_image())
-    whole = "make test-image" if own else f"make test-image IMAGE={record.image.ref}"
+    image, digest = plain(record.image.ref or ""), record.image.manifest_digest
+    whole = "make test-image" if own else f"make test-image IMAGE={shlex.quote(image)}"
     ran = [c for c in record.checks if c.reason != "not run"]
     again = f"{_python()} -m splatgate judge {given}" if given else "make test-image"
     failed = [name for name, state in record.items.items() if state.state == State.FAILED]
@@ -210,10 +213,9 @@ def next_step(record: Record, checklist: Checklist, given: str = "") -> tuple[st
     others = sorted({name for name, lane in missing if lane != "gpu"})
     if any(lane == "gpu" for _, lane in missing):
         more = f"; not verified: {_some(others)}" if others else ""
-        image, digest = record.image.ref or "", record.image.manifest_digest
         if digest and host(image) and "@" not in image:
             image = f"{image.rpartition(':')[0]}@{digest}"
-        judge = f"python -m splatgate judge --lane gpu --image {image}"
+        judge = f"python -m splatgate judge --lane gpu --image {shlex.quote(image)}"
         command = "make test-gpu" if own else judge
         return f"The gpu lane is missing{more}", f"on a GPU machine: {command}"
     return f"Not verified: {_some(others)}", "what a release needs: make gate"

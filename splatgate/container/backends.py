@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import msgspec
 from filelock import FileLock
@@ -20,6 +22,8 @@ from splatgate.evidence import BadInput, Command
 
 #: No look into a container needs longer; imports of torch have the probe's own bound.
 TIMEOUT = 120.0
+#: Bytes of one answer; the longest honest one, the probe's list of all files, has 2 MB.
+ANSWER = 64_000_000
 
 
 class LookFailed(Exception):
@@ -122,24 +126,53 @@ def execute(
     """
     started = time.monotonic()
     try:
-        done = subprocess.run(
-            ["docker", "exec", "-i", container, *argv],
-            input=stdin,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
+        status, out, err = bounded(["docker", "exec", "-i", container, *argv], stdin, timeout)
     except subprocess.TimeoutExpired:
         raise LookFailed(f"no answer within {timeout:.0f} s: {' '.join(argv)[:200]}") from None
-    if done.returncode != 0 and not is_running(container):
+    if max(len(out), len(err)) > ANSWER:
+        raise LookFailed(f"an answer of more than {ANSWER} bytes: {' '.join(argv)[:200]}")
+    if status != 0 and not is_running(container):
         raise LookFailed(f"container {container[:12]} is not running any more")
     return Command(
         command=argv[-1],
-        status=done.returncode,
-        stdout=done.stdout.decode(errors="backslashreplace"),
-        stderr=done.stderr.decode(errors="backslashreplace"),
+        status=status,
+        stdout=out.decode(errors="backslashreplace"),
+        stderr=err.decode(errors="backslashreplace"),
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def bounded(argv: list[str], stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+    """Run a program; its status, output and errors. It is ended where one of these is longer than
+    `ANSWER`, and then that is one byte longer.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end within ``timeout`` seconds.
+    """
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
+
+    def take(stream: IO[bytes]) -> bytes:
+        data = stream.read(ANSWER + 1)
+        if len(data) > ANSWER:
+            process.kill()
+        return data
+
+    def feed(stream: IO[bytes]) -> None:
+        # Who does not read to the end has said all the same.
+        with suppress(BrokenPipeError), stream:
+            stream.write(stdin)
+
+    given, *said = (cast(IO[bytes], s) for s in (process.stdin, process.stdout, process.stderr))
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(feed, given)
+        out, err = (pool.submit(take, stream) for stream in said)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return status, out.result(), err.result()
 
 
 def is_running(container: str) -> bool:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 import requests.utils
@@ -117,8 +118,19 @@ def checked(manifest: Manifest, reference: str, said: str | None, where: str) ->
     return manifest
 
 
+def small(data: bytes, digest: str, where: str) -> bytes:
+    """A blob that is the one asked for.
+
+    Raises:
+        RegistryError: it is another.
+    """
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        raise RegistryError(f"{where}: serves another blob than {digest}; push the image again")
+    return data
+
+
 class Distribution:
-    """A repository over the distribution API, with the user's own docker login."""
+    """A repository over the distribution API, with the user's own docker login or the one given."""
 
     def __init__(self, where: Reference, login: dict[str, str] | None = None) -> None:
         self.where, self.login = where, login
@@ -142,6 +154,16 @@ class Distribution:
         said = answer.headers.get("Docker-Content-Digest")
         return checked(found, reference, said, f"{self.where.repository}:{reference}")
 
+    def blob(self, digest: str) -> bytes:
+        """A small blob, such as a configuration.
+
+        Raises:
+            RegistryError: it is not there, or is another.
+        """
+        answer = self._send("GET", f"blobs/{digest}")
+        self._good(answer)
+        return small(answer.content, digest, self.where.repository)
+
     def tags(self) -> tuple[dict[str, str], bool]:
         """The digest of each tag, and whether these are all tags."""
         names: list[str] = []
@@ -163,7 +185,7 @@ class Distribution:
             found = zip(names, pool.map(digest, names[:TAGS]), strict=False)
             return {name: value for name, value in found if value}, len(names) <= TAGS
 
-    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+    def stream(self, digest: str, size: int) -> Iterator[bytes]:
         """A blob as it is read, checked at its end; a broken connection is resumed where it broke.
 
         Raises:
@@ -205,6 +227,26 @@ class Distribution:
         kind = {"Content-Type": manifest.media_type}
         self._good(self._send("PUT", f"manifests/{tag}", kind, manifest.data))
 
+    def take(self, digest: str, size: int, source: Distribution) -> None:
+        """Have a blob of another repository, of ``size`` bytes: mounted where one registry holds
+        both, else sent through this machine.
+
+        Raises:
+            RegistryError: a registry refuses, or the source serves another blob.
+        """
+        if self._send("HEAD", f"blobs/{digest}").ok:
+            return
+        mount = f"?mount={digest}&from={source.name}" if source.host == self.host else ""
+        begun = self._send("POST", f"blobs/uploads/{mount}")
+        self._good(begun)
+        if begun.status_code == 201:
+            return
+        kind = {"Content-Type": "application/octet-stream"}
+        sent = self._send("PATCH", begun.headers["Location"], kind, _Blob(source, digest, size))
+        self._good(sent)
+        end = sent.headers["Location"]
+        self._good(self._send("PUT", f"{end}{'&' if '?' in end else '?'}digest={digest}"))
+
     def mutable(self, tag: str) -> bool | None:
         """None: the API does not say."""
         return None
@@ -229,11 +271,14 @@ class Distribution:
         method: str,
         path: str,
         headers: dict[str, str] | None = None,
-        data: bytes | None = None,
+        data: bytes | _Blob | None = None,
         *,
         stream: bool = False,
     ) -> requests.Response:
-        """Send a request; when the registry asks who is there, answer once and send it again."""
+        """Send a request; when the registry asks who is there, answer once and send it again.
+
+        ``path`` is below the repository, or a whole URL that the registry gave.
+        """
         answer = self._once(method, path, headers, data, stream=stream)
         if answer.status_code == 401:
             self.authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
@@ -246,7 +291,7 @@ class Distribution:
         method: str,
         path: str,
         headers: dict[str, str] | None,
-        data: bytes | None,
+        data: bytes | _Blob | None,
         *,
         stream: bool,
     ) -> requests.Response:
@@ -257,7 +302,7 @@ class Distribution:
             return request
 
         for scheme in self.schemes:
-            url = f"{scheme}://{self.host}/v2/{self.name}/{path}"
+            url = urljoin(f"{scheme}://{self.host}/v2/{self.name}/", path)
             try:
                 answer = self.session.request(
                     method,
@@ -335,6 +380,21 @@ def _with(header: str | None) -> Callable[[requests.PreparedRequest], requests.P
         return request
 
     return sign
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """A blob on its way: of known length, since not every registry takes a body in chunks."""
+
+    source: Distribution
+    digest: str
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.source.stream(self.digest, self.size)
 
 
 def credentials(host: str | None) -> dict[str, str]:

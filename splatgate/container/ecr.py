@@ -10,7 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from splatgate.container.distribution import ACCEPT, Manifest, RegistryError, checked
+from splatgate.container.distribution import (
+    ACCEPT,
+    ANSWER,
+    Manifest,
+    RegistryError,
+    checked,
+    small,
+)
 from splatgate.container.reference import Reference
 
 
@@ -51,6 +58,20 @@ class Ecr:
             manifest = replace(manifest, media_type=str(manifest.document.get("mediaType")))
         said = image["imageId"].get("imageDigest")
         return checked(manifest, reference, said, f"{self.where.repository}:{reference}")
+
+    def blob(self, digest: str) -> bytes:
+        """A small blob, such as a configuration."""
+        import requests
+
+        with self._answers():
+            found = self.api.get_download_url_for_layer(**self.place, layerDigest=digest)
+        try:
+            answer = requests.get(found["downloadUrl"], timeout=ANSWER)
+            answer.raise_for_status()
+        except requests.RequestException as error:
+            text = " ".join(str(error).split("?")[0].split())[:160]
+            raise RegistryError(f"{self.where.repository}: no blob {digest}: {text}") from None
+        return small(answer.content, digest, self.where.repository)
 
     def details(self) -> list[dict[str, Any]]:
         """Everything in the repository, as ``describe_images`` tells it."""

@@ -18,12 +18,18 @@ from splatgate.evidence import Answer, BadInput, Child, Registry, Served
 #: BuildKit's mark on a child that is no image (docs/attestations/attestation-storage.md).
 ATTESTATION = "vnd.docker.reference.type"
 
+#: In a folder of evidence: the manifest and the configuration as a registry serves them.
+MANIFEST, CONFIG = "manifest.json", "config.json"
+
 
 class Client(Protocol):
     """One repository of a registry."""
 
     def manifest(self, reference: str) -> Manifest | None:
         """The manifest of a tag or digest, or None where there is none."""
+
+    def blob(self, digest: str) -> bytes:
+        """A small blob, such as a configuration."""
 
     def tags(self) -> tuple[dict[str, str], bool]:
         """The digest of each tag, and whether these are all tags."""
@@ -62,6 +68,21 @@ def look(ref: str, requested: str | None = None) -> Registry:
         tags_complete=complete,
         seen=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def bytes_of(answer: Answer) -> dict[str, bytes]:
+    """The manifest of one image and its configuration, as they are served, by their names in a
+    folder of evidence; none where the registry serves no single image or keeps them.
+    """
+    served = answer.served
+    if served is None or served.image_id is None:
+        return {}
+    where = parse(answer.ref)
+    with suppress(RegistryError):
+        there = client(where)
+        if manifest := there.manifest(served.digest):
+            return {MANIFEST: manifest.data, CONFIG: there.blob(served.image_id)}
+    return {}
 
 
 def ask(ref: str) -> tuple[Answer, Client | None]:
@@ -117,26 +138,22 @@ def serve(there: Client, where: Reference, ref: str) -> Served | None:
     )
 
 
-def promote(ref: str, digest: str, tag: str) -> Served:
-    """Give the manifest ``digest`` of a repository the tag ``tag``, byte for byte, and read it
-    back.
+def copy(where: Reference, to: Reference, manifest: Manifest) -> None:
+    """Copy what a manifest names from one repository to another; nothing where both are one.
 
     Raises:
-        BadInput: it is not there, the registry refuses the tag, or serves something else under it.
+        RegistryError: a registry refuses, or serves another blob than the manifest names.
     """
-    where = parse(ref)
-    there = client(where)
-    manifest = there.manifest(digest)
-    if manifest is None:
-        raise RegistryError(
-            f"{where.repository}: no manifest {digest}; push the image that was judged"
-        )
-    there.put(manifest, tag)
-    to = f"{where.repository}:{tag}"
-    served = serve(there, replace(where, tag=tag, digest=None), to)
-    if served is None or served.digest != digest:
-        found = served.digest if served else "nothing"
-        raise RegistryError(
-            f"{to}: serves {found} after {digest} was given the tag; look who moved it"
-        )
-    return served
+    if where.repository == to.repository:
+        return
+    source, target = transfer(where), transfer(to)
+    document = manifest.document
+    for entry in (document["config"], *document["layers"]):
+        target.take(str(entry["digest"]), int(entry["size"]), source)
+
+
+def transfer(where: Reference) -> Distribution:
+    """The way to a repository's blobs; Amazon's registry too speaks the distribution API, with a
+    login of its own.
+    """
+    return Distribution(where, Ecr(where).login() if where.ecr else None)

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +21,11 @@ import pytest
 from splatgate import checklist as checklists
 from splatgate import verdict
 from splatgate.checklist import LANES
-from splatgate.evidence import Machine
 from splatgate.judge.fixtures import gpu, image, jobs
-from splatgate.judge.plugin import outcome
+from splatgate.judge.plugin import origin, outcome
+from splatgate.judge.session import look_back
 from splatgate.paths import ROOT
-from splatgate.record import Check, ImageFacts, Leftovers, Record, Suite
+from splatgate.record import Check, Record, fingerprint, suite
 from splatgate.sources.recorded import Recorded
 
 #: The lanes that the verb ``judge`` takes by itself.
@@ -57,7 +57,7 @@ def cases(*lanes: str) -> tuple[Case, ...]:
                     node = f"{path.relative_to(ROOT)}::{name}"
                     marks = [*_marks(module), *_marks(function)]
                     found += [
-                        Case(_check(node + case, lane, marks), function, values)
+                        Case(_check(node + case, lane, marks, function), function, values)
                         for case, values in _parameters(marks)
                     ]
     return tuple(found)
@@ -70,13 +70,14 @@ def _marks(where: Any) -> list[pytest.Mark]:
     return [m.mark if isinstance(m, pytest.MarkDecorator) else m for m in marks]
 
 
-def _check(node: str, lane: str, marks: list[pytest.Mark]) -> Check:
+def _check(node: str, lane: str, marks: list[pytest.Mark], function: Callable[..., Any]) -> Check:
     items = checklists.load().by_marker
     return Check(
         node=node,
         item=next((items[m.name].id for m in marks if m.name in items), ""),
         level="should" if any(m.name == "should" for m in marks) else "must",
         lane=lane,
+        origin=origin(inspect.signature(function).parameters, lane),
         needs=tuple(name for m in marks if m.name == "needs" for name in m.args),
     )
 
@@ -149,7 +150,8 @@ def judged(
     known: dict[str, Any] | None = None,
     lanes: tuple[str, ...] = JUDGED,
 ) -> Record:
-    """Judge a folder of evidence, as ``judge --evidence`` would.
+    """Judge a folder of evidence, as ``judge --evidence`` would: all that the record says comes
+    from the evidence and from the checks of this suite. What the process runtime saw is supporting.
 
     Args:
         folder: the evidence.
@@ -161,21 +163,27 @@ def judged(
         BadInput: the folder holds no evidence.
     """
     evidence = Recorded(folder, scene)
-    evidence.header  # noqa: B018
+    header = evidence.header
     if known is not None:
         evidence._made = known
     checklist = checklists.load()
-    checks = verdict.settle(judge(case, evidence) for case in cases(*lanes))
-    states = verdict.items(checklist, checks)
+    beside = header.image_id is None or header.extra.get("runtime") is not None
+    checks = verdict.settle(
+        replace(judge(case, evidence), supporting=beside) for case in cases(*lanes)
+    )
+    states, seen = verdict.items(checklist, checks), look_back(folder)
     return Record(
-        image=ImageFacts(image_id=evidence.header.image_id),
-        suite=Suite("", None, None, checklist.sha256),
-        machine=Machine(),
+        image=seen.image,
+        suite=suite(checklist.sha256),
+        machine=seen.machine,
         items=states,
         checks=checks,
-        jobs=(),
+        jobs=seen.jobs,
         timings={},
-        leftovers=Leftovers(),
+        leftovers=seen.leftovers,
         verdict=verdict.verdict(states),
+        run=header.run,
         door="recorded",
+        created=header.created,
+        evidence=fingerprint(folder),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,11 @@ from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import BadInput, Header, Origin, read, unwritable, write, write_bytes
 from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
+from splatgate.evidence.text import plain
 from splatgate.judge import options, session
 from splatgate.judge.interrupts import INTERRUPTS, held
 from splatgate.paths import ROOT
-from splatgate.record import Check, Record, State, fingerprint, junit, sealed
+from splatgate.record import Check, Record, State, fingerprint, junit, sealed, suite
 from splatgate.sources.run import Run
 
 #: Modules of fixtures, each a plain function.
@@ -138,17 +139,10 @@ class Judge:
                 item=line.id,
                 level="should" if item.get_closest_marker("should") else "must",
                 lane=lane,
-                origin=self.origin(item, lane),
+                origin=origin(getattr(item, "fixturenames", ()), lane),
                 needs=needs,
                 reason="not run",
             )
-
-    @staticmethod
-    def origin(item: pytest.Item, lane: str) -> str:
-        """Where the evidence of a check comes from."""
-        if "pushed" in getattr(item, "fixturenames", ()):
-            return Origin.REGISTRY
-        return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
 
     def lane(self, path: Path) -> str | None:
         """The lane of a test file: its folder under tests/. Of somebody's own check, the folder on
@@ -196,7 +190,7 @@ class Judge:
         check = replace(
             check,
             seconds=round(check.seconds + report.duration, 3),
-            supporting=self.is_supporting(check.lane),
+            supporting=self.is_supporting(),
         )
         item.stash[CHECK] = check
         if call.excinfo and isinstance(call.excinfo.value, NO_VERDICT):
@@ -209,10 +203,10 @@ class Judge:
         report.splatgate = msgspec.to_builtins(check)  # type: ignore[attr-defined]
         return report
 
-    def is_supporting(self, lane: str) -> bool:
-        """Whether a lane's evidence comes from the process runtime."""
+    def is_supporting(self) -> bool:
+        """Whether the evidence comes from the process runtime."""
         path = self.run.folder / "evidence.json"
-        if lane != "gpu" or not path.exists():
+        if not path.exists():
             return False
         return read(path, Header).extra.get("runtime") == "process"
 
@@ -284,6 +278,8 @@ class Judge:
                 self.record = sealed(replace(self.record, interrupted=interrupted))
             else:
                 self.record = self.made(interrupted=interrupted or INTERRUPTS.seen)
+            # A signature is of an earlier run's evidence.
+            (self.folder / "record.intoto.json").unlink(missing_ok=True)
             write(self.folder / "record.json", self.record)
             write_bytes(self.folder / "junit.xml", junit(self.record))
             self.run.discard()
@@ -301,7 +297,7 @@ class Judge:
         seen = session.close(self.run, self.folder, interrupted=interrupted)
         record = Record(
             image=seen.image,
-            suite=session.suite(self.checklist.sha256),
+            suite=suite(self.checklist.sha256),
             machine=seen.machine,
             items=states,
             checks=checks,
@@ -341,6 +337,13 @@ class Judge:
         return shlex.join([*options.passed_on(self.config.option), *process])
 
 
+def origin(asked: Collection[str], lane: str) -> str:
+    """Where the evidence of a check comes from, by the fixtures that it asks for."""
+    if "pushed" in asked:
+        return Origin.REGISTRY
+    return {"container": Origin.IMAGE, "sagemaker": Origin.EMULATED}.get(lane, lane)
+
+
 def known_good(path: str | None) -> Record | None:
     """The record to hold this run against.
 
@@ -360,7 +363,7 @@ def outcome(check: Check, report: pytest.TestReport, error: BaseException | None
     if error is None:
         ran = report.when == "call"
         return replace(check, state=State.PASSED, reason="") if ran else check
-    text = str(error).partition("\nassert ")[0].strip() or type(error).__name__
+    text = plain(str(error).partition("\nassert ")[0].strip()) or type(error).__name__
     if isinstance(error, Blocked):
         return replace(check, state=State.BLOCKED, blocked_by=error.by, reason=text)
     if isinstance(error, NotVerified | NotRecorded | pytest.skip.Exception):

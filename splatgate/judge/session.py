@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from splatgate import __version__
-from splatgate.checklist import LANES
 from splatgate.container import sweep
 from splatgate.container.image import LABEL_ARCHS, LABEL_FLOOR
 from splatgate.evidence import BadInput, Header, Image, Job, Machine, Registry, T, read
-from splatgate.paths import CHECKOUT, PACKAGE, ROOT
-from splatgate.record import ImageFacts, JobFacts, Leftovers, Suite
+from splatgate.record import ImageFacts, JobFacts, Leftovers
 from splatgate.sources import recorded as doors
 from splatgate.sources.process import SOURCE, Process
 from splatgate.sources.run import Run
@@ -57,7 +51,10 @@ def close(run: Run, out: Path, *, interrupted: bool = False) -> Seen:
         # Half-written jobs: their worker was ended before it could tidy up.
         for path in run.folder.glob("jobs/.*"):
             shutil.rmtree(path, ignore_errors=True)
-    seen = look_back(run, leftovers)
+    seen = look_back(run.folder, run.image if run.door in ("live", "layers") else None, leftovers)
+    if run.door != "recorded" and (run.folder / "timings.jsonl").exists():
+        for line in (run.folder / "timings.jsonl").read_text().splitlines():
+            seen.timings.update(json.loads(line))
     if run.door != "recorded" and (run.folder / "evidence.json").exists():
         for name in (
             "engine",
@@ -95,12 +92,11 @@ def _served(folder: Path) -> str | None:
     return found.digest if found and image and found.image_id == image.image_id else None
 
 
-def look_back(run: Run, leftovers: Leftovers) -> Seen:
-    """What the evidence of a run says of image, machine and jobs; empty where it never got so
+def look_back(folder: Path, ref: str | None = None, leftovers: Leftovers | None = None) -> Seen:
+    """What a folder of evidence says of image, machine and jobs; empty where a run never got so
     far.
     """
-    folder = run.folder
-    image = ImageFacts(ref=run.image if run.door in ("live", "layers") else None)
+    image = ImageFacts(ref=ref)
     machine, created = Machine(), ""
     if header := _legible(folder / "evidence.json", Header):
         kernels = _legible(folder / "gpu" / "kernels.json", dict) or {}
@@ -122,10 +118,6 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
         image = replace(image, manifest_digest=served)
     records = (_legible(path, Job) for path in sorted(folder.glob("jobs/*/job.json")))
     jobs = [job for job in records if job]
-    timings: dict[str, float] = {}
-    if run.door != "recorded" and (folder / "timings.jsonl").exists():
-        for line in (folder / "timings.jsonl").read_text().splitlines():
-            timings.update(json.loads(line))
     hidden = (p.relative_to(folder) for p in folder.rglob(".*"))
     # A channel's own hidden files are the scene's; any other is one half written.
     partial = sorted(str(p) for p in hidden if p.parts[0] != "channels") if jobs else []
@@ -142,49 +134,11 @@ def look_back(run: Run, leftovers: Leftovers) -> Seen:
             )
             for j in jobs
         ),
-        timings=timings,
-        leftovers=replace(leftovers, files=tuple(partial)),
+        timings={},
+        leftovers=replace(leftovers or Leftovers(), files=tuple(partial)),
         created=created,
         folder=folder,
     )
-
-
-@cache
-def suite(checklist_sha256: str) -> Suite:
-    """Which suite this is: its version, the hash of its files and, of a checkout, the commit and
-    whether the tree differs from it.
-    """
-
-    def git(*args: str) -> str | None:
-        if CHECKOUT is None or not shutil.which("git"):
-            return None
-        done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *args], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    policy, status = ROOT / "policy.toml", git("status", "--porcelain")
-    return Suite(
-        version=__version__,
-        commit=git("rev-parse", "HEAD"),
-        dirty=None if status is None else bool(status),
-        checklist_sha256=checklist_sha256,
-        policy_sha256=hashlib.sha256(policy.read_bytes()).hexdigest() if policy.exists() else "",
-        files_sha256=files_sha256(),
-    )
-
-
-def files_sha256() -> str:
-    """Content hash of what judges: the package, the checks, the checklist. The same for a checkout
-    and for the wheel built from it.
-    """
-    total, lanes = hashlib.sha256(), ROOT / "tests"
-    parts = [(PACKAGE, p) for p in PACKAGE.rglob("*.py") if not p.is_relative_to(PACKAGE / "suite")]
-    parts += [(lanes, p) for lane in LANES for p in (lanes / lane).rglob("*.py")]
-    for base, path in sorted(parts):
-        total.update(f"{path.relative_to(base)} ".encode() + path.read_bytes())
-    total.update((ROOT / "checklist.toml").read_bytes())
-    return total.hexdigest()
 
 
 def open_door(run: Run, say: Any) -> doors.Recorded:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from splatgate.evidence import Job, LogLine
+from splatgate.evidence.text import pattern
 from splatgate.sagemaker.assumptions import Assumptions
 from splatgate.sagemaker.request import Metric
 
@@ -160,11 +160,11 @@ def metric_points(log: Iterable[LogLine], metrics: Iterable[Metric]) -> list[Poi
 
     A group that is no number gives no point, as a metric that CloudWatch would not show.
     """
-    compiled = [(metric.name, re.compile(metric.regex)) for metric in metrics]
+    compiled = [(metric.name, pattern(metric.regex)) for metric in metrics]
     points = []
     for line in log:
-        for name, pattern in compiled:
-            for match in pattern.finditer(line.text):
+        for name, expression in compiled:
+            for match in expression.finditer(line.text):
                 try:
                     points.append(Point(name, float(match[1]), line.seconds))
                 except (IndexError, TypeError, ValueError):
@@ -174,7 +174,7 @@ def metric_points(log: Iterable[LogLine], metrics: Iterable[Metric]) -> list[Poi
 
 def values(job: Job, regex: str) -> list[float]:
     """What the first group of a metric's expression finds in a job's log, in order."""
-    found = (re.search(regex, line.text) for line in job.log)
+    found = (pattern(regex).search(line.text) for line in job.log)
     return [float(match[1]) for match in found if match]
 
 

@@ -6,7 +6,6 @@ How a trainer is asked for that stands in its subject profile (``[stages]``).
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from splatgate import subject
 from splatgate.container.image import LABEL_SUBJECT
 from splatgate.container.sweep import discard
 from splatgate.evidence import BadInput, Job
+from splatgate.evidence.text import pattern
 from splatgate.sagemaker.guards import engine_errors
 from splatgate.sagemaker.limits import has_gpu
 from splatgate.sagemaker.request import Request, parse, smoke_request
@@ -97,6 +97,6 @@ def outcome(name: str, stage: Stage, job: Job) -> Staged:
     if stage.until is None:
         done = job.status == "Completed"
         return Staged(name, done, job.phases.get("Training") if done else None)
-    pattern = re.compile(stage.until)
-    reached = next((line.seconds for line in job.log if pattern.search(line.text)), None)
+    until = pattern(stage.until)
+    reached = next((line.seconds for line in job.log if until.search(line.text)), None)
     return Staged(name, reached is not None, reached)

@@ -147,18 +147,40 @@ def verify(envelope: bytes, public: Public) -> dict[str, Any]:
     Raises:
         BadSignature: it is no envelope of a test result, or the signature does not hold.
     """
+    kind, payload, signatures = _opened(envelope)
+    if not any(_holds(public, signature, encoding(payload, kind)) for signature in signatures):
+        raise BadSignature(f"not signed by key {public.id}")
+    return _statement(kind, payload)
+
+
+def unverified(envelope: bytes) -> dict[str, Any]:
+    """The statement of an envelope, whoever signed it.
+
+    Raises:
+        BadSignature: it is no envelope of a test result.
+    """
+    kind, payload, _ = _opened(envelope)
+    return _statement(kind, payload)
+
+
+def _opened(envelope: bytes) -> tuple[str, bytes, list[bytes]]:
     try:
         parsed = json.loads(envelope)
         payload = base64.b64decode(parsed["payload"], validate=True)
         signatures = [base64.b64decode(s["sig"], validate=True) for s in parsed["signatures"]]
-        kind = str(parsed["payloadType"])
-    except (ValueError, KeyError, TypeError, binascii.Error):
+        return str(parsed["payloadType"]), payload, signatures
+    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
         raise BadSignature("not a DSSE envelope") from None
-    if not any(_holds(public, signature, encoding(payload, kind)) for signature in signatures):
-        raise BadSignature(f"not signed by key {public.id}")
-    found: dict[str, Any] = json.loads(payload)
+
+
+def _statement(kind: str, payload: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        found = None
     if (
         kind != PAYLOAD
+        or not isinstance(found, dict)
         or found.get("_type") != STATEMENT
         or found.get("predicateType") != PREDICATE
     ):

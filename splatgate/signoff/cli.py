@@ -1,4 +1,4 @@
-"""Verbs ``gate``, ``sign``, ``verify`` and ``push``: from records to a release, or to a refusal."""
+"""Verbs ``gate``, ``sign``, ``verify`` and ``push``: from evidence to a release or a refusal."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from splatgate import checklist as checklists
-from splatgate.container.distribution import Manifest
+from splatgate.container import registry
+from splatgate.container.distribution import SCHEMA2, Manifest
 from splatgate.container.reference import Reference, parse
-from splatgate.evidence import BadInput, Registry, to_json, write_bytes
+from splatgate.evidence import BadInput, to_json, write_bytes
+from splatgate.evidence.text import plain
 from splatgate.paths import BUILD, DEFAULT_SCENE
-from splatgate.record import Check, ImageFacts
+from splatgate.record import Check, ImageFacts, suite
 from splatgate.signoff import attest, decide, outputs, policy, validation
 from splatgate.signoff.document import Override, Past, Signoff
-from splatgate.signoff.measures import legible, measure, merge
-from splatgate.signoff.promote import NotPromoted, promote, same_image, staged
-from splatgate.signoff.store import Store
+from splatgate.signoff.measures import measure, merge
+from splatgate.signoff.policy import Named
+from splatgate.signoff.promote import NotPromoted, destination, promote, same_image, staged
+from splatgate.signoff.store import NONE, Store
 from splatgate.signoff.validation import Refusal, Taken
 from splatgate.verdict import CONFORMANT, EXIT_FAILED, EXIT_NO_JUDGEMENT, EXIT_OK
 
 
 def say(text: str) -> None:
     """One line of progress, on standard error and at once."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{plain(text)}\n")
     sys.stderr.flush()
 
 
@@ -35,28 +39,31 @@ def main(argv: Sequence[str]) -> int:
     """Verb ``gate``."""
     parser = argparse.ArgumentParser(
         prog="splatgate gate",
-        description="Merge run records of one image under a policy into a sign-off, and promote "
+        description="Judge the evidence of one image under a policy, write a sign-off, and promote "
         "the image if it is conformant. Exit status: 0 conformant, 1 a required item failed, 2 "
         "required evidence is missing or refused, 3 could not judge.",
     )
-    parser.add_argument("records", nargs="+", metavar="RECORD", help="record.json, or its folder")
+    parser.add_argument(
+        "records", nargs="+", metavar="EVIDENCE", help="what `judge` left: record or folder"
+    )
     parser.add_argument("--policy", required=True, metavar="NAME", help="a policy of the file")
     parser.add_argument("--policies", default=str(policy.FILE), metavar="FILE", help="policy.toml")
     parser.add_argument(
-        "--image", metavar="REPO@DIGEST", help="the staged image (else: the records')"
+        "--image", metavar="REPO@DIGEST", help="the staged image (else: the evidence's)"
     )
     parser.add_argument(
         "--promote", action="append", default=[], metavar="TAG", help="release as TAG"
     )
+    parser.add_argument("--to", metavar="HOST/NAME", help="the release repository")
     parser.add_argument("--approver", metavar="NAME", default=os.environ.get("GITHUB_ACTOR"))
     parser.add_argument("--override", metavar="REASON", help="promote in spite of the verdict")
     parser.add_argument("--key", metavar="PEM", help="sign the attestation with this private key")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="PEM", help="records' signers"
+        "--trust", action="append", default=[], metavar="PEM", help="who may sign evidence"
     )
     parser.add_argument("--store", default=str(BUILD / "signoffs"), metavar="DIR|s3://…")
     parser.add_argument(
-        "--scene", default=str(DEFAULT_SCENE), metavar="DIR", help="for the pictures"
+        "--scene", default=str(DEFAULT_SCENE), metavar="DIR", help="scene of the jobs"
     )
     parser.add_argument(
         "--no-pictures", action="store_true", help="a page without views and splats"
@@ -74,11 +81,16 @@ def main(argv: Sequence[str]) -> int:
     trusted = [attest.public_key(Path(path)) for path in options.trust]
     store = Store(options.store)
 
-    signoff, taken, where = judge(options, trusted, store)
-    digest = signoff.manifest_digest or signoff.image.image_id or "none"
+    named = policy.load(Path(options.policies), options.policy, checklists.load())
+    if options.promote and named.policy.may_release and not options.to:
+        raise BadInput("--promote needs --to HOST/NAME, the release repository")
+    if options.to:
+        destination(options.to, parse(options.image).repository if options.image else "")
+    signoff, taken, where = judge(options, trusted, store, named)
+    digest = signoff.manifest_digest or signoff.image.image_id or NONE
     out = Path(options.out)
     pages = outputs.Pages(
-        folders=[t.folder for t in taken if t.folder],
+        folders=[t.folder for t in taken],
         scene=None if options.no_pictures else Path(options.scene),
         say=say,
     )
@@ -99,44 +111,50 @@ def main(argv: Sequence[str]) -> int:
 
 
 def judge(
-    options: argparse.Namespace, trusted: Sequence[attest.Public], store: Store
+    options: argparse.Namespace, trusted: Sequence[attest.Public], store: Store, named: Named
 ) -> tuple[Signoff, list[Taken], tuple[Reference, Manifest] | None]:
-    """Decide, and say what was decided on: the records that count, and the staged manifest."""
+    """Decide, and say what was decided on: the evidence that counts, and the staged manifest."""
     checklist = checklists.load()
-    named = policy.load(Path(options.policies), options.policy, checklist)
-    given = [validation.take(validation.find(argument)) for argument in options.records]
-    if len({t.sha256 for t, _ in given}) < len(given):
-        raise BadInput("the same record is given twice")
+    known: dict[str, Any] = {}
+    given = [validation.take(a, Path(options.scene), trusted, known) for a in options.records]
+    if len({t.sha256 for t in given}) < len(given):
+        raise BadInput("the same evidence is given twice")
+    for one in given:
+        validation.valid(one.header.image_id, f"{one.folder}/evidence.json")
     where = staged(options.image) if options.image else None
+    image, config, digest = decided_on(given, where)
+    today = datetime.now(UTC)
     refused: list[Refusal] = []
-    image = next((t.record.image for t, _ in given if t.record.image.image_id), ImageFacts())
     if where and (reason := same_image(where[1], image.image_id)):
         refused.append(Refusal(options.image, "other-image", reason, "judge what was staged"))
     taken: list[Taken] = []
-    for one, raw in given:
-        path = Path(one.file)
-        one = replace(one, signed_by=validation.signer(path, one.sha256, trusted))
-        found = validation.refusals(one, raw, named, checklist, image.image_id)
+    for one in given:
+        found = validation.refusals(one, named, config, digest)
         refused += found
         # What is supporting only is shown all the same, and never counted.
         if {refusal.code for refusal in found} <= {"supporting-only"}:
             taken.append(one)
     taken.sort(key=lambda one: one.process)  # what counts stands first
-    refused += validation.expired(named, options.policies)
-    ref, digest = _staged(taken, where, image)
+    refused += validation.waivers(named, options.policies, today.date())
+    ours = suite(checklist.sha256)
+    if ours.dirty:
+        reason = "what judges here differs from its commit"
+        refused.append(Refusal("this checkout", "dirty-tree", reason, "commit, then gate again"))
+    ref = reference(image, where, digest)
     checks = catalogue()
     lines = decide.lines(decide.merge(taken, checks), named, checklist)
-    measured = merge([measure(t.folder, t.process) for t in taken if t.folder])
+    measures = [measure(t.folder, t.process) for t in taken]
+    measured = merge(measures)
     gaps = decide.missing(lines, checklist, ref, named.policy.gpu)
-    today = datetime.now(UTC)
     waived = decide.waivers(lines, named, today.date())
-    bounds = decide.bounds(measured, named)
+    bounds = decide.bounds(measures, named)
     verdict, why, status = decide.weigh(lines, gaps, waived, bounds, refused)
     earlier = store.every()
     key = digest or image.image_id
     same = [s for s in earlier if (s.manifest_digest or s.image.image_id) == key]
     last = next((s for s in earlier if s.approved and s not in same), None)
-    known = {t.record.suite.policy_sha256 for t in taken if t.record.suite.policy_sha256}
+    hashes = {t.looker.policy_sha256 for t in taken if t.looker and t.looker.policy_sha256}
+    sources = [decide.source(t) for t in taken]
     signoff = Signoff(
         verdict=verdict,
         policy=named.name,
@@ -152,46 +170,63 @@ def judge(
         missing=tuple(gaps),
         waived=tuple(waived),
         bounds=tuple(bounds),
-        sources=tuple(decide.source(t) for t in taken),
+        sources=tuple(sources),
         measured=measured,
         counts=decide.tally(lines),
         never=tuple(
             decide.never(
-                [decide.source(t) for t in taken],
-                [s for x in earlier for s in x.sources],
-                ref,
-                {c.lane for c in checks},
+                sources, [s for x in earlier for s in x.sources], ref, {c.lane for c in checks}
             )
         ),
-        policy_known=known == {named.sha256} if known else None,
+        policy_known=hashes == {named.sha256} if hashes else None,
         approver=options.approver,
         compared=decide.compare(lines, measured, last) if last else None,
         history=_history(same),
+        suite=ours,
+        may_release=named.policy.may_release,
         exit=status,
     )
     return signoff, taken, where
 
 
-def _staged(
-    taken: Sequence[Taken], where: tuple[Reference, Manifest] | None, image: ImageFacts
-) -> tuple[str, str | None]:
-    """The image's reference and manifest: as given, as a registry served it to a record, or as the
-    engine knew it; the manifest is None where the records were made before a push.
+def decided_on(
+    given: Sequence[Taken], where: tuple[Reference, Manifest] | None
+) -> tuple[ImageFacts, bytes | None, str | None]:
+    """The image, the bytes of its configuration, and its manifest's digest: as the registry serves
+    them where it was named, else as their bytes among the evidence tell.
+
+    Raises:
+        BadInput: the evidence names more than one manifest.
     """
+    inside = [t for t in given if not t.process]
+    found = {t.file: validation.configuration(t) for t in inside}
+    first = next((t for t in inside if found[t.file][0]), next(iter(inside), None))
+    image = ImageFacts()
+    if first:
+        image = replace(first.record.image, image_id=first.header.image_id)
     if where:
-        return f"{where[0].repository}@{where[1].digest}", where[1].digest
-    seen = [legible(t.folder / "registry.json", Registry) for t in taken if t.folder]
-    served = [(r.image.served, r.image.ref) for r in seen if r]
-    named = {s.digest: ref for s, ref in served if s and s.image_id == image.image_id}
-    if not named:
-        known = {t.record.image.manifest_digest: t.record.image.ref for t in taken}
-        named = {digest: ref or "REF" for digest, ref in known.items() if digest}
-    if len(named) > 1:
-        raise BadInput(f"the records name {len(named)} manifests; say which: --image REPO@sha256:…")
-    for digest, ref in named.items():
-        parsed = parse(ref)
-        return f"{parsed.repository}@{digest}" if parsed.host else ref, digest
-    return image.ref or "REF", None
+        named = where[1].image_id
+        single = named and where[1].media_type == SCHEMA2
+        config = registry.client(where[0]).blob(named) if named and single else None
+        return image, config, where[1].digest
+    digests = {digest for _, digest in found.values() if digest}
+    if len(digests) > 1:
+        raise BadInput(f"the evidence names {len(digests)} manifests; say which: --image REPO@…")
+    config = found[first.file][0] if first else None
+    return image, config, next(iter(digests), None)
+
+
+def reference(
+    image: ImageFacts, where: tuple[Reference, Manifest] | None, digest: str | None
+) -> str:
+    """The image's reference, fit for a command line."""
+    if where:
+        return f"{where[0].repository}@{where[1].digest}"
+    try:
+        parsed = parse(image.ref or "")
+    except BadInput:
+        return "REF"
+    return f"{parsed.repository}@{digest}" if parsed.host and digest else str(image.ref)
 
 
 def _history(same: Sequence[Signoff]) -> tuple[Past, ...]:
@@ -218,6 +253,9 @@ def release(
     signoff: Signoff, where: tuple[Reference, Manifest] | None, options: argparse.Namespace
 ) -> Signoff:
     """Promote what may be promoted; else say why nothing was."""
+    if not signoff.may_release:
+        reason = f"policy {signoff.policy} releases nothing: it has no may_release"
+        return replace(signoff, not_released=reason, exit=decide.EXIT_MISSING)
     if signoff.verdict != CONFORMANT and not options.override:
         return replace(signoff, not_released=f"the verdict is {signoff.title}")
     where = where or staged(signoff.image.ref or "")
@@ -227,7 +265,8 @@ def release(
         override = Override(options.override.strip(), options.approver.strip(), at)
     tags = list(dict.fromkeys(options.promote))
     try:
-        released = promote(*where, tags, signoff.image.image_id)
+        to = destination(options.to, where[0].repository)
+        released = promote(*where, to, tags, signoff.image.image_id)
     except NotPromoted as error:
         status = signoff.exit or decide.EXIT_MISSING
         return replace(signoff, not_released=str(error), exit=status)
@@ -242,26 +281,25 @@ def catalogue() -> list[Check]:
 
 
 def sign(argv: Sequence[str]) -> int:
-    """Verb ``sign``: sign a run record where it was made."""
+    """Verb ``sign``: sign evidence where it was collected."""
     parser = argparse.ArgumentParser(
         prog="splatgate sign",
-        description="Sign a run record with a key file: writes record.intoto.json beside it.",
+        description="Sign evidence with a key file, the hash of each of its files and the suite of "
+        f"this checkout included: writes {validation.ENVELOPE} beside its record.",
     )
-    parser.add_argument("record", metavar="RECORD", help="record.json, or its folder")
+    parser.add_argument("record", metavar="EVIDENCE", help="what `judge` left: record or folder")
     parser.add_argument("--key", required=True, metavar="PEM", help="private key")
+    parser.add_argument("--scene", default=str(DEFAULT_SCENE), metavar="DIR", help="of its jobs")
     options = parser.parse_args(argv)
     key = attest.private_key(Path(options.key))
-    path = validation.find(options.record)
-    taken, _ = validation.take(path)
-    states = {name: item.state for name, item in taken.record.items.items()}
-    predicate = attest.predicate(
-        [n for n, s in states.items() if s == "held"],
-        [],
-        [n for n, s in states.items() if s != "held"],
-        [{"name": name, "digest": {"sha256": d}} for name, d in taken.record.evidence.items()],
-    )
-    statement = attest.statement("record.json", taken.sha256, predicate)
-    write_bytes(path.with_name("record.intoto.json"), attest.sign(statement, key))
+    folder, path = validation.find(options.record)
+    beside = (path or folder / "record.json").with_name(validation.ENVELOPE)
+    taken = validation.take(options.record, Path(options.scene), (), {})
+    if taken.altered:
+        raise BadInput(f"{options.record}: not to be signed: {taken.altered}; judge it again")
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    ours = suite(checklists.load().sha256)
+    write_bytes(beside, attest.sign(validation.statement(taken, path, ours, at), key))
     sys.stdout.write(attest.Public.of(key.public_key()).id + "\n")
     return EXIT_OK
 
@@ -271,21 +309,38 @@ def verify(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="splatgate verify",
         description="Verify the signed sign-off of a digest from the store. Exit status: 0 it "
-        "holds and the result is not FAILED, 1 it does not, 3 nothing to verify.",
+        "holds, and neither its result nor that of a later one is FAILED, 1 it does not, 3 nothing "
+        "to verify.",
     )
-    parser.add_argument("digest", metavar="DIGEST", help="sha256:… of the manifest")
+    parser.add_argument("digest", metavar="DIGEST", help="the manifest: sha256:… or REPO@sha256:…")
     parser.add_argument("--key", required=True, metavar="PEM", help="public key")
     parser.add_argument("--store", default=str(BUILD / "signoffs"), metavar="DIR|s3://…")
     parser.add_argument("--json", action="store_true", help="the statement on standard output")
     options = parser.parse_args(argv)
     public, store = attest.public_key(Path(options.key)), Store(options.store)
+    digest = options.digest.rpartition("@")[2]
     try:
-        statement = store.verified(options.digest, public)
+        statement = store.verified(digest, public)
     except attest.BadSignature as error:
-        say(f"{options.digest}: NOT verified: {error}")
+        say(f"{digest}: NOT verified: {error}")
         return EXIT_FAILED
+    # Its bytes are those that were signed.
+    signoff = store.get(digest)
+    assert signoff is not None
     result = statement["predicate"]["result"]
-    say(f"{options.digest}: {result}, signed by {public.id}")
+    say(f"{digest}: {result}, signed by {public.id}")
+    say(f"policy   {signoff.policy} (policy.toml {signoff.policy_sha256})")
+    say(f"approver {signoff.approver or 'nobody'}")
+    for w in signoff.waived:
+        say(f"waived   {w.item} until {w.expires} by {w.owner}: {w.reason} ({w.state})")
+    if signoff.override:
+        say(f"RELEASED BY OVERRIDE by {signoff.override.by}: {signoff.override.reason}")
+    later = store.later(digest, signoff)
+    for one in later:
+        say(f"later    {one.created} under {one.policy}: {one.title}, {one.approver or 'nobody'}")
+    if any(one.verdict != CONFORMANT for one in later):
+        result = "FAILED"
+        say(f"{digest}: FAILED: a later sign-off is not conformant")
     if options.json:
         sys.stdout.write(to_json(statement).decode())
     return EXIT_FAILED if result == "FAILED" else EXIT_OK

@@ -9,7 +9,7 @@ from datetime import date
 from splatgate import verdict
 from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist, Item
 from splatgate.evidence import Origin
-from splatgate.record import Check, State
+from splatgate.record import Check, State, Suite
 from splatgate.signoff.document import (
     Bound,
     Change,
@@ -22,7 +22,7 @@ from splatgate.signoff.document import (
     Waived,
 )
 from splatgate.signoff.measures import Measured
-from splatgate.signoff.policy import SOON_DAYS, Named
+from splatgate.signoff.policy import LONGEST, SOON_DAYS, Named
 from splatgate.signoff.validation import Refusal, Taken
 
 #: Exit status of a gate whose evidence is missing or refused.
@@ -57,12 +57,10 @@ def merge(records: Iterable[Taken], catalogue: Iterable[Check]) -> tuple[Check, 
     found: dict[tuple[str, bool], Check] = {}
     for taken in records:
         for check in taken.record.checks:
-            supporting = check.supporting or (taken.process and check.lane == "gpu")
-            key = (check.node, supporting)
-            one = replace(check, supporting=supporting)
+            key = (check.node, check.supporting)
             known = found.get(key)
-            if known is None or GRAVITY.index(one.state) < GRAVITY.index(known.state):
-                found[key] = one
+            if known is None or GRAVITY.index(check.state) < GRAVITY.index(known.state):
+                found[key] = check
     counted = {node for node, supporting in found if not supporting}
     missing = [c for c in catalogue if c.node not in counted]
     shown = {c.node: c for (_, s), c in found.items() if s and c.state != State.NOT_VERIFIED}
@@ -95,6 +93,7 @@ def lines(checks: Sequence[Check], named: Named, checklist: Checklist) -> tuple[
                 cause=CAUSES[item.cause],
                 ours=item.ours,
                 checks=mine,
+                unasked=tuple(lane for lane in item.required if lane not in required),
             )
         )
     return tuple(found)
@@ -143,7 +142,7 @@ def missing(
 
 
 def waivers(found: Sequence[Line], named: Named, today: date) -> list[Waived]:
-    """The policy's waivers that have not ended."""
+    """The policy's waivers that have not ended and do not last too long."""
     states = {line.id: line.state for line in found}
     return [
         Waived(
@@ -156,15 +155,18 @@ def waivers(found: Sequence[Line], named: Named, today: date) -> list[Waived]:
             soon=(w.expires - today).days <= SOON_DAYS,
         )
         for w in named.policy.waiver
-        if w.expires >= today
+        if 0 <= (w.expires - today).days <= LONGEST
     ]
 
 
-def bounds(measured: Measured, named: Named) -> list[Bound]:
-    """The policy's thresholds against what was measured."""
+def bounds(measured: Sequence[Measured], named: Named) -> list[Bound]:
+    """The policy's thresholds against what each folder of evidence measured: of two values the one
+    that is out of bounds stands.
+    """
     found = []
     for threshold in named.policy.threshold:
-        value = measured.values.get(threshold.measure)
+        values = [m.values[threshold.measure] for m in measured if threshold.measure in m.values]
+        value = min(values, key=threshold.holds, default=None)
         found.append(Bound(threshold, value, None if value is None else threshold.holds(value)))
     return found
 
@@ -229,22 +231,22 @@ def tally(found: Sequence[Line]) -> dict[str, int]:
 
 
 def source(taken: Taken) -> Source:
-    """What a record says of itself."""
-    record = taken.record
+    """What is told of a folder of evidence; how it was made, its record tells."""
+    record, told = taken.record, taken.told
     counted = [c for c in record.checks if c.state in (State.PASSED, State.FAILED, State.BLOCKED)]
     return Source(
         file=taken.file,
         sha256=taken.sha256,
         run=record.run,
         created=record.created,
-        door=record.door,
+        door=told.door if told else record.door,
         machine=record.machine,
-        suite=record.suite,
+        suite=taken.looker or Suite("", None, None, ""),
         lanes=tuple(lane for lane in LANES if any(c.lane == lane for c in counted)),
         origins=tuple(sorted({c.origin for c in counted})),
         supporting=taken.process,
-        signed_by=taken.signed_by,
-        seconds=record.timings.get("total") if record.door == "live" else None,
+        signed_by=taken.signed.key if taken.signed else None,
+        seconds=told.timings.get("total") if told and told.door == "live" else None,
     )
 
 

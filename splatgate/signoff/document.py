@@ -31,6 +31,15 @@ class Line:
     cause: str
     ours: bool
     checks: tuple[Check, ...]
+    #: Lanes in which the checklist requires it, and this policy does not ask.
+    unasked: tuple[str, ...] = ()
+
+    @property
+    def without(self) -> str:
+        """What a line that holds was not asked: `` without GPU``; "" where all was."""
+        if self.state != State.HELD or not self.unasked:
+            return ""
+        return f" without {', '.join('GPU' if x == 'gpu' else x for x in self.unasked)}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Source:
-    """A record that took part."""
+    """Evidence that took part. ``suite`` is the one that collected it."""
 
     file: str
     sha256: str
@@ -182,6 +191,10 @@ class Signoff:
     released: Released | None = None
     compared: Compared | None = None
     history: tuple[Past, ...] = ()
+    #: The suite that judged and decided.
+    suite: Suite | None = None
+    #: Whether the policy lets an image be promoted.
+    may_release: bool = False
     #: Why nothing was promoted though it was asked for.
     not_released: str = ""
     exit: int = 0
@@ -200,6 +213,8 @@ class Signoff:
         if self.released:
             tags = ", ".join((self.released.tag, *self.released.also))
             return f"Released as {tags}" + (" in spite of the verdict" if self.override else "")
+        if self.verdict == verdict.CONFORMANT and not self.may_release:
+            return f"Conformant; policy {self.policy} releases nothing"
         words = {verdict.CONFORMANT: "May be released", verdict.PARTIAL: "Not to be released yet"}
         return words.get(self.verdict, "Not to be released")
 

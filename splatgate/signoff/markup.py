@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from splatgate.evidence.text import plain
 from splatgate.record import State
 from splatgate.signoff.measures import Curve
 
@@ -26,7 +27,7 @@ WIDE, HIGH = 320.0, 120.0
 
 def text(value: object) -> str:
     """Text, escaped."""
-    return escape(str(value))
+    return escape(plain(str(value)))
 
 
 def told(value: float, unit: str = "") -> str:
@@ -60,8 +61,9 @@ def mono(value: str) -> str:
 
 def state(value: State, word: str | None = None) -> str:
     """A state as a mark and a word; colour says it a third time."""
-    glyph = GLYPHS.get(value, "✓")
     said = word or WORDS[value]
+    # Held where it was asked, and not asked everywhere.
+    glyph = "◐" if said.startswith("held ") else GLYPHS.get(value, "✓")
     return f'<span class="state {value}"><i aria-hidden="true">{glyph}</i> {text(said)}</span>'
 
 

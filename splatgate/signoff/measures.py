@@ -6,15 +6,16 @@ The page draws them, a policy may bound them, and the next sign-off is compared 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from splatgate.container import cuda
-from splatgate.evidence import BadInput, Compression, Facts, Image, Job, T, read
+from splatgate.evidence import BadInput, Compression, Contents, Facts, Image, Job, T, read
+from splatgate.evidence.text import pattern
 from splatgate.instances import INSTANCES
+from splatgate.sources.recorded import CONTENTS
 from splatgate.subject import Profile, parse
 
 #: Each measure: its unit, whether more is better (None: neither), and what it is.
@@ -128,7 +129,8 @@ def measure(folder: Path, supporting: bool = False) -> Measured:
     """
     values: dict[str, float] = {}
     image = legible(folder / "image.json", Image)
-    facts = legible(folder / "container" / "facts.json", Facts)
+    facts: Contents | None = legible(folder / "container" / "facts.json", Facts)
+    facts = facts or legible(folder / CONTENTS, Contents)
     if image:
         values["image.bytes"] = image.bytes
     profile = profile_of(folder, facts)
@@ -192,7 +194,7 @@ def merge(many: list[Measured]) -> Measured:
     return total
 
 
-def profile_of(folder: Path, facts: Facts | None) -> Profile | None:
+def profile_of(folder: Path, facts: Contents | None) -> Profile | None:
     """The subject profile of a folder of evidence, or None."""
     given = folder / "subject.toml"
     text = given.read_text() if given.exists() else facts.subject if facts else None
@@ -233,13 +235,13 @@ def step(job: Job, metrics: dict[str, Any], supporting: bool) -> Step:
 
 def curves_of(job: Job, profile: Profile | None) -> Iterator[Curve]:
     """What a job's log says of each metric over its steps, read by the profile's patterns."""
-    progress = {m.name: re.compile(m.regex) for m in (profile.log.progress if profile else ())}
+    progress = {m.name: pattern(m.regex) for m in (profile.log.progress if profile else ())}
     stepping = progress.pop("train:step", None)
     if stepping is None:
         return
     lines = [(m, line.text) for line in job.log if (m := stepping.search(line.text))]
-    for name, pattern in progress.items():
-        found = [(m, v) for m, text in lines if (v := pattern.search(text))]
+    for name, expression in progress.items():
+        found = [(m, v) for m, text in lines if (v := expression.search(text))]
         pairs = [(float(m.group(1)), float(v.group(1))) for m, v in found]
         pairs = [p for p in pairs if p[1] == p[1] and abs(p[1]) != float("inf")]
         stride = -(-len(pairs) // POINTS) or 1
@@ -292,7 +294,7 @@ def views_of(job: str, metrics: dict[str, Any], profile: Profile | None) -> tupl
         return ()
 
 
-def targets(facts: Facts, declared: Collection[str]) -> tuple[Target, ...]:
+def targets(facts: Contents, declared: Collection[str]) -> tuple[Target, ...]:
     """Every known compute capability with its instance families, and which libraries run there.
 
     ``declared`` are the instance types of the jobs' requests.

@@ -14,6 +14,7 @@ from typing import Any
 
 from splatgate.checklist import SECTIONS
 from splatgate.evidence import to_json, write_bytes
+from splatgate.evidence.text import plain
 from splatgate.record import State
 from splatgate.signoff import attest, page, pictures
 from splatgate.signoff.document import Bound, Line, Signoff
@@ -43,7 +44,7 @@ def write(signoff: Signoff, out: Path, pages: Pages, key: Any) -> dict[str, byte
     """Write every form of a sign-off into ``out``; the files to keep, by the store's endings."""
     document = to_json(signoff)
     predicate = predicate_of(signoff, hashlib.sha256(document).hexdigest())
-    html = page.render(signoff, pages.media).encode()
+    html = page.render(signoff, pages.media, key is not None).encode()
     files = {
         "signoff.json": document,
         "signoff.html": html,
@@ -98,12 +99,17 @@ def markdown(signoff: Signoff) -> str:
         said += ["", f"`{signoff.released.repository}:{signoff.released.tag}`"]
     if signoff.not_released:
         said += ["", f"Not released: {_cell(signoff.not_released)}."]
+    if signoff.policy_known is False:
+        said += ["", "The policy was changed after the evidence was collected."]
     said += ["", "| | line | |", "|---|---|---|"]
     for line in signoff.lines:
         note = "" if line.state == State.HELD else _note(line, signoff)
+        if line.without:
+            note = f"held{line.without}, which this policy does not ask"
         if not line.required and line.state != State.FAILED:
             note = note or "not required by this policy"
-        said.append(f"| {MARK[line.state]} | {_cell(line.sentence)} | {_cell(note)} |")
+        mark = "☑️" if line.without else MARK[line.state]
+        said.append(f"| {mark} | {_cell(line.sentence)} | {_cell(note)} |")
     if signoff.refused:
         said += ["", "**Refused**", ""]
         said += [
@@ -136,8 +142,8 @@ def _note(line: Line, signoff: Signoff) -> str:
 
 def _cell(text: str) -> str:
     """Text that no Markdown or HTML of a subject's own log can break out of."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return plain.replace("|", "\\|").replace("`", "'").replace("@", "&#64;")[:400]
+    one = " ".join(plain(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return one.replace("|", "\\|").replace("`", "'").replace("@", "&#64;")[:400]
 
 
 def junit(signoff: Signoff) -> bytes:
@@ -156,15 +162,11 @@ def junit(signoff: Signoff) -> bytes:
             case.set("time", seconds)
             if line.state != State.HELD:
                 kind = "failure" if line.state == State.FAILED else "skipped"
-                note = _printable(_note(line, signoff) or "not required by this policy")
-                ET.SubElement(case, kind, message=note).text = _printable(line.remedy)
+                note = plain(_note(line, signoff) or "not required by this policy")
+                ET.SubElement(case, kind, message=note).text = plain(line.remedy)
     ET.indent(root)
     data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return data
-
-
-def _printable(text: str) -> str:
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
 def announce(signoff: Signoff, out: Path, say: Callable[[str], None]) -> None:
@@ -176,6 +178,10 @@ def announce(signoff: Signoff, out: Path, say: Callable[[str], None]) -> None:
             word = "waived" if line.id in {w.item for w in signoff.waived} else WORDS[line.state][0]
             say(f"  {word:<13} {line.sentence}  [{line.id}]")
             say(f"{'':16}{_note(line, signoff)}")
+    if part := [line.id for line in signoff.lines if line.without and line.required]:
+        say(f"  not asked     of lanes that the checklist requires too: {', '.join(part)}")
+    if signoff.policy_known is False:
+        say("  changed       policy.toml is another than when the evidence was collected")
     for refused in signoff.refused:
         say(f"  refused       {refused.file}: {refused.code}: {refused.reason}; {refused.remedy}")
     for bound in signoff.bounds:

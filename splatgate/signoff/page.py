@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import resources
 
 from splatgate.checklist import SECTIONS
@@ -18,19 +19,19 @@ ALONE = "default-src data: blob: 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval
 MARKS = {"conformant": "✓", "partial": "○", "non-conformant": "✕"}
 
 
-def render(signoff: Signoff, media: Media) -> str:
-    """The page of a sign-off."""
+def render(signoff: Signoff, media: Media, signed: bool = False) -> str:
+    """The page of a sign-off; of one that is ``signed`` it tells how to verify it."""
     css, js = (
         resources.files(__package__).joinpath(f"page.{k}").read_text() for k in ("css", "js")
     )
-    # In a script element nothing is escaped; only its end must not appear.
-    record = to_json(signoff).decode().replace("</", "<\\/")
+    # In a script element nothing is escaped: neither its end nor the start of a comment may appear.
+    record = to_json(signoff).decode().replace("<", "\\u003c")
     viewer = f'<script type="application/gzip" id="viewer">{media.viewer}</script>\n'
     # What stands in the way comes before what holds.
     body = "".join(part(signoff) for part in (waivers, refused, gaps, bounds, checklist))
     body += figures.quality(signoff, media)
-    parts = (*figures.MEASURED, never, compared, evidence, again, past)
-    body += "".join(part(signoff) for part in parts)
+    parts = (*figures.MEASURED, never, compared, evidence)
+    body += "".join(part(signoff) for part in parts) + again(signoff, signed) + past(signoff)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -108,7 +109,7 @@ def banners(signoff: Signoff) -> str:
     if signoff.policy_known is False:
         said.append(
             '<div class="banner plain" role="note"><strong>The policy was changed after the run'
-            "</strong>The records were made under another policy.toml than they are judged by."
+            "</strong>The evidence was collected under another policy.toml than it is judged by."
             "</div>\n"
         )
     return "".join(said)
@@ -161,6 +162,8 @@ def row(line: Line, waived: bool) -> str:
         if name in line.required or s != State.NOT_VERIFIED
     )
     word = "waived" if waived and line.state != State.HELD else None
+    if line.without:
+        word = f"held{line.without}"
     if not line.required and line.state == State.NOT_VERIFIED:
         word = "not required"
     # What was seen outside the image stands in place of "not run".
@@ -285,6 +288,7 @@ def evidence(signoff: Signoff) -> str:
     """The records that took part."""
     rows = []
     for one in signoff.sources:
+        how = "recorded evidence, judged again" if one.door == "recorded" else ""
         tree = {True: ", dirty tree", None: ", tree unknown"}.get(one.suite.dirty, "")
         machine = [one.machine.engine, one.machine.gpu]
         cpus = f"{number(one.machine.cpus)} CPUs" if one.machine.cpus else ""
@@ -292,7 +296,7 @@ def evidence(signoff: Signoff) -> str:
         rows.append(
             (
                 f"{mono(one.file)}<br>{mono(one.sha256)}",
-                f"{when(one.created)}<br>{'judged again' if one.door == 'recorded' else ''}",
+                f"{when(one.created)}<br>{how}",
                 f"{text(', '.join(one.lanes) or 'none')}"
                 f"{'<br><b>supporting only</b>' if one.supporting else ''}",
                 where,
@@ -300,22 +304,22 @@ def evidence(signoff: Signoff) -> str:
                 mono(one.signed_by) if one.signed_by else "not signed",
             )
         )
-    head = ("Record", "Seen", "Lanes", "Machine", "Suite", "Signed by")
-    lead = "Each record is bound to its evidence by the hash of every file."
+    head = ("Evidence", "Seen", "Lanes", "Machine", "Suite", "Signed by")
+    lead = "Each folder is known by one hash of all its files, and was judged by this gate."
     bar = (
         f"<p>Policy {mono(signoff.policy_sha256)}<br>Checklist {mono(signoff.checklist_sha256)}</p>"
     )
     return section("Evidence", (table(head, rows) if rows else "<p>None.</p>") + bar, lead)
 
 
-def again(signoff: Signoff) -> str:
+def again(signoff: Signoff, signed: bool) -> str:
     """How to come to the same page."""
     commits = dict.fromkeys(s.suite.commit for s in signoff.sources if s.suite.commit)
     lines = [f"git checkout {commit}" for commit in commits]
     lines += [f"python -m splatgate judge --image {signoff.image.ref}"] if signoff.image.ref else []
-    files = " ".join(source.file for source in signoff.sources) or "RECORD"
-    lines.append(f"python -m splatgate gate {files} --policy {signoff.policy}")
-    if signoff.manifest_digest:
+    files = shlex.join(source.file for source in signoff.sources) or "EVIDENCE"
+    lines.append(f"python -m splatgate gate {files} --policy {shlex.quote(signoff.policy)}")
+    if signoff.manifest_digest and signed:
         lines.append(f"python -m splatgate verify {signoff.manifest_digest} --key PUBLIC.pem")
     return section("To repeat it", "".join(command(line) for line in lines))
 

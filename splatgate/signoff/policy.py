@@ -20,6 +20,8 @@ from splatgate.signoff.measures import MEASURES
 FILE = ROOT / "policy.toml"
 #: A waiver that ends within so many days is named on the page as ending soon.
 SOON_DAYS = 14
+#: A waiver lasts no longer than so many days from now.
+LONGEST = 180
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ class Threshold:
 
 
 @dataclass(frozen=True)
+class Revoked:
+    """A key whose signatures, and evidence collected, from a day on do not count."""
+
+    key: str
+    since: date
+    reason: str
+
+
+@dataclass(frozen=True)
 class Policy:
     """One named policy."""
 
@@ -58,10 +69,14 @@ class Policy:
     max_age_days: float = 14.0
     #: GPUs on which evidence of the gpu lane counts, by a word of their names (T4); empty: any.
     gpu: tuple[str, ...] = ()
-    #: Whether every record must be signed by one of ``keys``.
+    #: Whether an image may be promoted under it.
+    may_release: bool = False
+    #: Whether all evidence must be signed by a key that the gate is told to trust.
     signed: bool = False
-    #: Key ids that may sign records (``python -m splatgate sign`` prints them).
+    #: Ids of the only keys that may (``python -m splatgate sign`` prints them); empty: any trusted.
     keys: tuple[str, ...] = ()
+    #: Keys that are trusted no more.
+    revoked: tuple[Revoked, ...] = ()
     #: Checks of level *should* that decide here, by name.
     promotes: tuple[str, ...] = ()
     threshold: tuple[Threshold, ...] = ()
@@ -130,8 +145,12 @@ def _check(where: str, policy: Policy, checklist: Checklist) -> None:
         raise BadInput(f"{where}: no lanes; a policy that requires nothing lets everything pass")
     if policy.items == ():
         raise BadInput(f"{where}: no items; leave `items` out to require the whole checklist")
-    if policy.signed and not policy.keys:
-        raise BadInput(f"{where}: signed = true needs keys; `sign` prints a key's id")
+    if policy.may_release and not policy.signed:
+        raise BadInput(
+            f"{where}: may_release needs signed = true: what nobody signed anybody may have edited"
+        )
+    if not policy.signed and (policy.keys or policy.revoked):
+        raise BadInput(f"{where}: keys and revoked ask for signatures; set signed = true")
     for bound in policy.threshold:
         if bound.min is None and bound.max is None:
             raise BadInput(f"{where}: threshold {bound.measure} has neither min nor max")

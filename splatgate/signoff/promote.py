@@ -1,4 +1,5 @@
-"""Promotion: the manifest that was judged gets the release tag, byte for byte, or nothing happens.
+"""Promotion: the manifest that was judged is copied to the release repository, byte for byte, and
+gets its tag there, or nothing happens.
 
 What is promoted is one Docker schema 2 manifest for linux/amd64, whose configuration is the image
 that was judged: SageMaker's endpoints refuse OCI media types (contract, section 4), and an index
@@ -53,10 +54,24 @@ def same_image(manifest: Manifest, image_id: str | None) -> str:
     return ""
 
 
+def destination(to: str, staging: str) -> Reference:
+    """The release repository.
+
+    Raises:
+        BadInput: it is no repository, or the one that was staged to.
+    """
+    found = parse(to)
+    if found.host is None or found.tag or found.digest:
+        raise BadInput(f"--to {to}: give the release repository, HOST/NAME, without a tag")
+    if found.repository == staging:
+        raise BadInput(f"--to {to}: images are staged there, ungated; release to another one")
+    return found
+
+
 def promote(
-    where: Reference, manifest: Manifest, tags: Sequence[str], image_id: str | None
+    where: Reference, manifest: Manifest, to: Reference, tags: Sequence[str], image_id: str | None
 ) -> Released:
-    """Give a staged manifest its tags, and read each back.
+    """Give a staged manifest its tags in the release repository, and read each back.
 
     Every tag is looked at before the first is written, so that nothing is half released.
 
@@ -66,7 +81,7 @@ def promote(
     """
     if reason := same_image(manifest, image_id):
         raise NotPromoted(f"{where.repository}@{manifest.digest}: {reason}")
-    asked, before = registry.client(where), {}
+    asked, before = registry.client(to), {}
     for tag in tags:
         if not TAG.fullmatch(tag):
             raise NotPromoted(f"{tag!r} is no tag")
@@ -74,22 +89,21 @@ def promote(
         before[tag] = named.digest if named else None
         if named is None or named.digest == manifest.digest:
             continue
-        taken = f"{where.repository}:{tag} names {named.digest} already"
+        taken = f"{to.repository}:{tag} names {named.digest} already"
         if tag != MOVES:
             raise NotPromoted(f"{taken}; a release tag never moves: choose another")
         if asked.mutable(tag) is False:
             how = "exclude it (imageTagMutabilityExclusionFilters), or promote no latest"
             raise NotPromoted(f"{taken}, and the repository's tags are immutable; {how}")
+    registry.copy(where, to, manifest)
     for tag in tags:
         if before[tag] != manifest.digest:
-            registry.promote(where.repository, manifest.digest, tag)
-        served = registry.serve(
-            asked, replace(where, tag=tag, digest=None), f"{where.repository}:{tag}"
-        )
+            asked.put(manifest, tag)
+        served = registry.serve(asked, replace(to, tag=tag), f"{to.repository}:{tag}")
         if served is None or (served.digest, served.media_type) != (manifest.digest, SCHEMA2):
-            raise BadInput(f"{where.repository}:{tag}: does not serve what was promoted")
+            raise BadInput(f"{to.repository}:{tag}: does not serve what was promoted")
     return Released(
-        repository=where.repository,
+        repository=to.repository,
         tag=tags[0],
         digest=manifest.digest,
         media_type=manifest.media_type,

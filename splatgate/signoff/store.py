@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from splatgate.container.reference import DIGEST
 from splatgate.evidence import BadInput, from_json, write_bytes
 from splatgate.signoff import attest
 from splatgate.signoff.document import Signoff
 
+#: In place of a digest, where evidence names no image.
+NONE = "none"
 #: Files of a sign-off, by their endings.
 ENDINGS = ("json", "intoto.json", "html")
 
@@ -139,7 +142,13 @@ class Store:
 
     @staticmethod
     def key(digest: str) -> str:
-        """The name of a digest's files, without ending."""
+        """The name of a digest's files, without ending.
+
+        Raises:
+            BadInput: it is no digest, and might name a file elsewhere.
+        """
+        if digest != NONE and not DIGEST.fullmatch(digest):
+            raise BadInput(f"{digest!r} is no digest; give sha256: and 64 digits")
         return digest.replace(":", "-")
 
     def get(self, digest: str) -> Signoff | None:
@@ -192,6 +201,11 @@ class Store:
                             self.place.remove(f"{name}.{ending}")
         for ending, data in files.items():
             self.place.write(f"{name}.{ending}", data)
+
+    def later(self, digest: str, than: Signoff) -> list[Signoff]:
+        """The sign-offs of a digest that were made after one of them, the earliest first."""
+        same = [s for s in self.every() if digest in (s.manifest_digest, s.image.image_id)]
+        return [s for s in reversed(same) if s.created > than.created]
 
     def every(self) -> list[Signoff]:
         """All sign-offs, the latest first; what an older suite wrote and none reads is left out."""

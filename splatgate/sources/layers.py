@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from filelock import FileLock
 
+from splatgate import checklist as checklists
 from splatgate import subject
 from splatgate.container import lint, provenance, sbom
 from splatgate.container.backends import NotRecorded, Recording
@@ -37,6 +39,7 @@ from splatgate.evidence import (
 )
 from splatgate.evidence.missing import NotVerified
 from splatgate.paths import BUILD, PACKAGE, ROOT
+from splatgate.record import suite
 from splatgate.sources import resume
 from splatgate.sources.process import source_hash
 from splatgate.sources.recorded import CONTENTS, NOT_PUSHED, Recorded
@@ -86,7 +89,10 @@ class Looking(Recorded):
             machine=machine,
             scene=tree_hash(self.scene_path),
             scene_name=self.scene_path.name,
-            extra={resume.SUITE: source_hash(PACKAGE)},
+            extra={
+                resume.SUITE: source_hash(PACKAGE),
+                "suite": msgspec.to_builtins(suite(checklists.load().sha256)),
+            },
         )
         write(self.folder / "evidence.json", resume.take_over(self.run, header, self.say))
 
@@ -170,7 +176,11 @@ class Looking(Recorded):
                 self.say(f"registry: asking for {ref}")
                 asked = load(self.request_path).image if self.request_path else None
                 with self.run.timed("registry"):
-                    write(path, registry.look(ref, asked or None))
+                    found = registry.look(ref, asked or None)
+                    # The very bytes, whose hashes are what an image is known by.
+                    for part, data in registry.bytes_of(found.image).items():
+                        write_bytes(self.folder / part, data)
+                    write(path, found)
         return super().registry()
 
     def lint(self) -> Lint:

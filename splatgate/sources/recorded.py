@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +30,7 @@ from splatgate.evidence import (
     read,
 )
 from splatgate.evidence.missing import NotVerified
+from splatgate.evidence.text import pattern
 
 T = TypeVar("T")
 NOT_PUSHED = (
@@ -408,9 +408,9 @@ def account_job(run: str) -> str:
     return f"live-{run}"
 
 
-def stop_when(pattern: str | None, number: int = STOP_AT) -> Callable[[str], bool] | None:
+def stop_when(expression: str | None, number: int = STOP_AT) -> Callable[[str], bool] | None:
     """A predicate over log lines that is true from the ``number``-th match on, or None."""
-    if pattern is None:
+    if expression is None:
         return None
-    compiled, seen = re.compile(pattern), itertools.count(1)
+    compiled, seen = pattern(expression), itertools.count(1)
     return lambda line: compiled.search(line) is not None and next(seen) >= number

@@ -7,6 +7,7 @@ import pytest
 
 from splatgate.container.image import entry_script
 from splatgate.evidence.missing import NotVerified
+from splatgate.evidence.text import pattern
 from splatgate.expectations import NEVER_STARTED, USAGE
 
 #: How a program of machine code begins.
@@ -171,7 +172,7 @@ def test_first_line_of_the_log_is_the_trainers_own(host, image, profile):
     cannot be told from a dead entry point's (contract 1.2, "an early crash").
     """
     said = started(host, image, "/", "train")[1].strip().splitlines()
-    assert any(re.search(profile.log.first_line, line) for line in said), (
+    assert any(pattern(profile.log.first_line).search(line) for line in said), (
         f"no line like {profile.log.first_line!r}, but {said[:1]}; print it before anything can "
         "fail"
     )

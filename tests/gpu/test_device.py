@@ -1,11 +1,10 @@
 """The GPU and what it asks of driver and trainer, before any quality is spoken of."""
 
-import re
-
 import pytest
 
 from splatgate.container.cuda import MINIMUM_DRIVER
 from splatgate.evidence.missing import NotVerified
+from splatgate.evidence.text import pattern
 from splatgate.expectations import GPU_LEFT, PROMPT
 from splatgate.judge.fixtures.gpu import TRAINS
 
@@ -44,8 +43,8 @@ def test_first_step_comes_promptly(gpu_job, profile):
     An extension that is compiled at its first call takes minutes of every job, and the compiler
     that it needs (contract 6.3).
     """
-    pattern = re.compile(profile.log.progress[0].regex)
-    first = next((line.seconds for line in gpu_job.log if pattern.search(line.text)), None)
+    step = pattern(profile.log.progress[0].regex)
+    first = next((line.seconds for line in gpu_job.log if step.search(line.text)), None)
     assert first is not None, "no line of progress in the log"
     assert first <= PROMPT, (
         f"first step after {first:.0f} s, expected {PROMPT:.0f}; compile kernels with the image"

@@ -5,11 +5,11 @@ stopped and to end well, and each request is rendered and held against the servi
 """
 
 import json
-import re
 
 import pytest
 
 from splatgate.evidence.missing import Blocked, NotVerified
+from splatgate.evidence.text import pattern
 from splatgate.judge.fixtures.jobs import PLY, TRAINS
 from splatgate.pipeline.handover import lacks
 from splatgate.sagemaker.result import same_value
@@ -181,7 +181,7 @@ def test_metrics_of_the_request_are_logged(training_state, trained):
     A regular expression that never matches gives an empty metric, and no error (trap 31).
     """
     defined = training_state["AlgorithmSpecification"].get("MetricDefinitions", ())
-    found = {m["Name"]: re.findall(m["Regex"], trained.text) for m in defined}
+    found = {m["Name"]: pattern(m["Regex"]).findall(trained.text) for m in defined}
     never = [name for name, values in found.items() if not values or not as_number(values[0])]
     assert not never, f"{', '.join(never)}: no number in the log; mend the Regex"
 

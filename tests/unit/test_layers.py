@@ -346,9 +346,9 @@ def test_a_blob_that_breaks_off_is_taken_up_again(monkeypatch, ranges):
     there = distribution.Distribution(parse("localhost:1/a"))
     flaky = Flaky(LOWER, 5000, ranges)
     monkeypatch.setattr(there, "_send", flaky)
-    assert b"".join(there.blob(digest(LOWER), len(LOWER))) == LOWER
+    assert b"".join(there.stream(digest(LOWER), len(LOWER))) == LOWER
     assert flaky.asked == [0, 5000, 10000]
-    assert read(LOWER).digest == entries.read_layer(there.blob(digest(LOWER), len(LOWER))).digest
+    assert read(LOWER).digest == entries.read_layer(there.stream(digest(LOWER), len(LOWER))).digest
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_a_blob_that_is_not_what_was_asked_for_is_refused(monkeypatch, name, siz
     there = distribution.Distribution(parse("localhost:1/a"))
     monkeypatch.setattr(there, "_send", Flaky(LOWER, after, ranges=True))
     with pytest.raises(BadInput, match=said):
-        b"".join(there.blob(name, size))
+        b"".join(there.stream(name, size))
 
 
 @pytest.mark.skipif(not registries.INSTALLED, reason="no docker-registry")

@@ -3,12 +3,13 @@
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
 
 from splatgate.evidence import from_json, read
-from splatgate.record import Record, State
+from splatgate.record import Record
 from splatgate.signoff import page
 from splatgate.signoff.document import Override, Released, Signoff
 from splatgate.signoff.markup import told
@@ -16,14 +17,15 @@ from splatgate.signoff.outputs import junit, markdown
 from splatgate.signoff.pictures import Media, Shown
 from tests.unit.signoffs import (
     DIGEST,
+    fails,
     gate,
     judged,
     on_a_gpu_machine,
     policies,
-    rewrite,
-    with_states,
+    sealed_again,
 )
 
+SOON = str((datetime.now(UTC) + timedelta(days=30)).date())
 VOID = {"meta", "link", "img", "br", "path", "polygon", "polyline", "circle"}
 UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
 PIXEL = "data:image/webp;base64,UklGRg=="
@@ -86,7 +88,7 @@ def rich(tmp_path_factory):
         folder / "policy.toml",
         record,
         lanes=["container", "sagemaker", "gpu"],
-        waiver=[{"item": "runtime.cuda", "reason": "r", "owner": "o", "expires": "2999-01-01"}],
+        waiver=[{"item": "build.pushed", "reason": "r", "owner": "o", "expires": SOON}],
         threshold=[{"measure": "image.bytes", "min": 1, "max": 9e12, "why": "small is quick"}],
     )
 
@@ -96,16 +98,16 @@ def rich(tmp_path_factory):
 
             return SimpleNamespace(out=(folder / "gate" / "signoff.json").read_text(), err="")
 
-    earlier = rewrite(run, image=replace(record.image, manifest_digest="sha256:" + "a" * 64))
     common = ("--policies", rules, "--approver", "Ada")
+    # An earlier image: its manifest has other bytes.
+    other = run / "evidence" / "manifest.json"
+    was = other.read_bytes()
+    other.write_bytes(was + b" ")
+    sealed_again(run)
     gate(folder, Silent(), run, "--policy", "good", *common)
-    rewrite(
-        run,
-        earlier,
-        image=replace(record.image, manifest_digest=DIGEST),
-        checks=with_states(record, {"test_imports_resolve": State.FAILED}),
-    )
-    on_a_gpu_machine(run, folder / "gpu")
+    other.write_bytes(was)
+    fails(run)
+    on_a_gpu_machine(folder / "gpu")
     gate(folder, Silent(), run, folder / "gpu", "--policy", "other", *common)
     made = from_json((folder / "gate" / "signoff.json").read_bytes(), Signoff, "signoff.json")
     at = "2026-01-02T03:04:05+00:00"
@@ -179,7 +181,7 @@ def test_all_that_was_decided_is_told(html, rich):
     assert rich.compared.newly_failing
 
 
-EVIL = "</script><img src=x onerror=alert(1)>\"&'|`@all"
+EVIL = "</script><!--<script>\x1b]52;c;eA==\x07\x1b[31m<img src=x onerror=alert(1)>\"&'|`@all"
 
 
 def test_no_text_of_a_subject_breaks_out(rich):
@@ -191,6 +193,8 @@ def test_no_text_of_a_subject_breaks_out(rich):
     found = Page(page.render(evil, Media(note=EVIL)))
     assert found.images == []
     assert json.loads(found.record)["why"] == EVIL
+    assert "<" not in found.record
+    assert "\x1b" not in markdown(evil) + junit(evil).decode() + page.render(evil, Media())
     assert "<img" not in markdown(evil)
     assert "@all" not in markdown(evil)
     assert b"<img" not in junit(evil)
@@ -211,3 +215,19 @@ def test_no_text_of_a_subject_breaks_out(rich):
 )
 def test_numbers_are_told_as_people_read_them(value, unit, said):
     assert told(value, unit) == said
+
+
+def test_a_line_that_was_not_asked_of_every_lane_does_not_read_as_held(rich):
+    lines = tuple(
+        replace(x, state="held", required=("container",), unasked=("gpu",)) for x in rich.lines
+    )
+    asked = replace(rich, lines=lines, policy_known=False)
+    assert "held without GPU" in page.render(asked, Media())
+    assert "held without GPU" in markdown(asked)
+    assert "✅" not in markdown(asked)
+    assert "policy was changed" in markdown(asked)
+
+
+def test_verify_is_offered_only_for_what_is_signed(rich):
+    assert "splatgate verify" not in page.render(rich, Media())
+    assert "splatgate verify" in page.render(rich, Media(), signed=True)

@@ -3,6 +3,7 @@
 moto stands for ECR: the claim is about what we ask it, and its digests are not AWS's.
 """
 
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -148,14 +149,13 @@ def test_what_is_not_there_is_told_as_missing(host):
     assert seen.request.served is None
 
 
-def test_promotion_moves_no_byte(host):
-    there = registries.Repository(host, "staging")
-    manifest, image_id = there.image("staged")
-    served = registry.promote(f"{there.ref}:staged", manifest["digest"], "v1")
-    assert (served.digest, served.image_id) == (manifest["digest"], image_id)
-    assert registry.look(f"{there.ref}:v1").image.served == served
-    with pytest.raises(RegistryError, match="no manifest"):
-        registry.promote(f"{there.ref}:staged", DIGEST, "v2")
+def test_the_bytes_of_manifest_and_configuration_are_those_of_their_digests(host):
+    there = registries.Repository(host, "bytes")
+    manifest, image_id = there.image("v1")
+    found = registry.bytes_of(registry.look(f"{there.ref}:v1").image)
+    digests = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in found.items()}
+    assert digests == {"manifest.json": manifest["digest"], "config.json": image_id}
+    assert registry.bytes_of(registry.look(f"{there.ref}:v2").image) == {}
 
 
 @pytest.mark.parametrize("n", [1, 3], ids=["one-page", "more-than-were-asked"])
@@ -303,24 +303,22 @@ def test_who_may_only_pull_from_ecr_is_told_what_is_served(ecr, monkeypatch):
     assert (seen.image.pushed, seen.tags, seen.tags_complete) == (None, {}, False)
 
 
-def test_ecr_promotes_the_bytes_and_twice_is_no_error(ecr):
+def test_ecr_stores_the_bytes_and_twice_is_no_error(ecr):
     manifest = manifest_of()
-    Ecr(parse(f"{ECR}/trainer")).put(manifest, "staged")
     for _ in range(2):
-        served = registry.promote(f"{ECR}/trainer", manifest.digest, "v1")
-    assert served.digest == manifest.digest
+        Ecr(parse(f"{ECR}/trainer")).put(manifest, "v1")
     stored = ecr.batch_get_image(repositoryName="trainer", imageIds=[{"imageTag": "v1"}])
     assert stored["images"][0]["imageManifest"].encode() == manifest.data
 
 
-def test_ecr_refuses_to_move_a_tag_that_stays(ecr):
+def test_a_tag_of_ecr_that_stays_is_not_moved(ecr):
     ecr.put_image_tag_mutability(repositoryName="trainer", imageTagMutability="IMMUTABLE")
     there = Ecr(parse(f"{ECR}/trainer"))
     there.put(manifest_of(), "v1")
     there.put(manifest_of("sha256:" + 64 * "b"), "v2")
     assert registry.look(f"{ECR}/trainer:v1").image.mutable is False
-    with pytest.raises(RegistryError, match="v1"):
-        registry.promote(f"{ECR}/trainer", manifest_of("sha256:" + 64 * "b").digest, "v1")
+    there.put(manifest_of("sha256:" + 64 * "b"), "v1")
+    assert there.manifest("v1").digest == manifest_of().digest
 
 
 def test_an_image_of_ecr_is_pulled_with_a_login_of_its_own(ecr):

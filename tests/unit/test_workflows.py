@@ -93,7 +93,8 @@ def test_verbs_and_targets_exist(path):
 def test_the_gate_judges_decides_and_promotes_by_digest():
     gate = parsed(ROOT / ".github" / "workflows" / "gate.yml")
     inputs = gate["on"]["workflow_call"]["inputs"]
-    assert [name for name, spec in inputs.items() if spec.get("required")] == ["image"]
+    # No default could be a policy under which nothing of a GPU is asked.
+    assert [name for name, spec in inputs.items() if spec.get("required")] == ["image", "policy"]
     assert gate["concurrency"] == {
         "group": "splatgate-${{ inputs.image }}",
         "cancel-in-progress": False,
@@ -108,3 +109,27 @@ def test_the_gate_judges_decides_and_promotes_by_digest():
     # The disk is looked at before the image is fetched.
     named = [s.get("name", s.get("uses")) for s in gate["jobs"]["judge"]["steps"]]
     assert named.index("Disk for an image of this size") < named.index("Look and judge")
+
+
+def test_what_is_judged_is_signed_before_it_leaves_the_machine():
+    gate = parsed(ROOT / ".github" / "workflows" / "gate.yml")["jobs"]
+    for name in ("judge", "gpu"):
+        runs = [step.get("run") or step.get("uses", "") for step in gate[name]["steps"]]
+        last = [next(i for i, run in enumerate(runs) if word in run) for word in (
+            "splatgate judge", "splatgate sign build", "upload-artifact",
+        )]  # fmt: skip
+        assert last == sorted(last)
+        kept = gate[name]["steps"][last[-1]]["with"]["path"].split()
+        assert "suite/build/record.intoto.json" in kept
+    decide = "\n".join(step.get("run", "") for step in gate["decide"]["steps"])
+    assert "--trust" in decide
+    # A file in the checkout would make its tree another than its commit's.
+    assert "> signoff.json" not in decide
+
+
+def test_nothing_reaches_the_release_repository_before_the_gate():
+    image = parsed(ROOT / ".github" / "workflows" / "image.yml")["jobs"]
+    assert "ECR_RELEASE" not in str(image["build"])
+    assert "ECR_STAGING" in str(image["build"])
+    assert image["gate"]["with"]["release"] == "${{ vars.ECR_RELEASE }}"
+    assert "--to" in str(parsed(ROOT / ".github" / "workflows" / "gate.yml")["jobs"]["decide"])

@@ -45,7 +45,7 @@ def open_remote(ref: str, say: Callable[[str], None] = lambda line: None) -> Ope
         raise RegistryError(f"image {ref}: a configuration of {_size(config)} bytes; push it again")
     return Opened(
         ref,
-        b"".join(blobs.blob(str(config.get("digest")), _size(config))),
+        b"".join(blobs.stream(str(config.get("digest")), _size(config))),
         manifest.digest,
         tuple(partial(_layer, blobs, layer, ref) for layer in layers),
     )
@@ -63,4 +63,4 @@ def _layer(blobs: Distribution, layer: dict[str, Any], ref: str) -> Iterator[Rea
             f"image {ref}: layer {layer.get('digest')} is foreign, and is not kept in the registry "
             f"({layer['urls']}); save the image, and give the file"
         )
-    yield Reader(blobs.blob(str(layer.get("digest")), _size(layer)))
+    yield Reader(blobs.stream(str(layer.get("digest")), _size(layer)))
