@@ -8,6 +8,8 @@ from typing import Any
 
 #: Raised when a field is renamed or its meaning changes; added fields do not raise it.
 SCHEMA = "splatgate/evidence/1"
+#: What `extra` says at `runtime` of a job in an account.
+ACCOUNT = "account"
 
 
 class Origin(StrEnum):
@@ -48,3 +50,13 @@ class Header:
     scene_name: str | None = None
     schema: str = SCHEMA
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Whether it is of a job in an account."""
+        return self.extra.get("runtime") == ACCOUNT
+
+    @property
+    def outside(self) -> bool:
+        """Whether it was seen outside the image, as by the process runtime: supporting only."""
+        return self.image_id is None or not (self.live or self.extra.get("runtime") is None)

@@ -22,7 +22,7 @@ from splatgate import checklist as checklists
 from splatgate import verdict
 from splatgate.checklist import LANES
 from splatgate.judge.fixtures import gpu, image, jobs
-from splatgate.judge.plugin import origin, outcome
+from splatgate.judge.plugin import is_live, origin, outcome
 from splatgate.judge.session import look_back
 from splatgate.paths import ROOT
 from splatgate.record import Check, Record, fingerprint, suite
@@ -125,6 +125,15 @@ def _fixture(name: str) -> Callable[..., Any]:
     return function
 
 
+def live(case: Case) -> bool:
+    """Whether a check is of lane ``live`` too."""
+    names = [name for name in _takes(case.function) if name not in case.values]
+    for name in names:  # grows by what each fixture takes
+        if name not in ("evidence", "request"):
+            names += [other for other in _takes(_fixture(name)) if other not in names]
+    return is_live(names, checklists.load().by_id[case.check.item])
+
+
 @cache
 def _takes(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
@@ -151,7 +160,8 @@ def judged(
     lanes: tuple[str, ...] = JUDGED,
 ) -> Record:
     """Judge a folder of evidence, as ``judge --evidence`` would: all that the record says comes
-    from the evidence and from the checks of this suite. What the process runtime saw is supporting.
+    from the evidence and from the checks of this suite. What the process runtime saw is supporting,
+    a job in an account is of lane ``live``.
 
     Args:
         folder: the evidence.
@@ -167,10 +177,14 @@ def judged(
     if known is not None:
         evidence._made = known
     checklist = checklists.load()
-    beside = header.image_id is None or header.extra.get("runtime") is not None
-    checks = verdict.settle(
-        replace(judge(case, evidence), supporting=beside) for case in cases(*lanes)
-    )
+    asked, beside = cases(*lanes), header.outside
+    if header.live:
+        asked = tuple(
+            replace(case, check=replace(case.check, lane="live", origin=origin((), "live")))
+            for case in asked
+            if live(case)
+        )
+    checks = verdict.settle(replace(judge(case, evidence), supporting=beside) for case in asked)
     states, seen = verdict.items(checklist, checks), look_back(folder)
     return Record(
         image=seen.image,

@@ -21,7 +21,7 @@ import pytest
 
 from splatgate import baseline, summary, verdict
 from splatgate import checklist as checklists
-from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist
+from splatgate.checklist import CAUSES, LANES, SECTIONS, Checklist, Item
 from splatgate.container.backends import NotRecorded
 from splatgate.evidence import BadInput, Header, Origin, read, unwritable, write, write_bytes
 from splatgate.evidence.missing import Blocked, CannotLook, NotVerified
@@ -155,12 +155,15 @@ class Judge:
 
     def keep_live(self, items: list[pytest.Item]) -> None:
         """Keep the checks of lane ``live``: of its lines, those that take the job."""
-        lines = {item.marker for item in self.checklist.item if "live" in item.extra}
+        known = self.checklist.by_marker
         kept = [
             item
             for item in items
-            if {"smoke", "trained"} & set(getattr(item, "fixturenames", ()))
-            and lines & {mark.name for mark in item.iter_markers()}
+            if any(
+                is_live(getattr(item, "fixturenames", ()), known[mark.name])
+                for mark in item.iter_markers()
+                if mark.name in known
+            )
         ]
         self.config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
@@ -335,6 +338,13 @@ class Judge:
         """The options of this run, for a command that repeats it."""
         process = ["--process"] if self.run.door == "process" else []
         return shlex.join([*options.passed_on(self.config.option), *process])
+
+
+def is_live(asked: Collection[str], line: Item) -> bool:
+    """Whether a check of a line is of lane ``live`` too: one that takes the job, among those that
+    have the lane.
+    """
+    return "live" in line.extra and bool({"smoke", "trained"} & set(asked))
 
 
 def origin(asked: Collection[str], lane: str) -> str:

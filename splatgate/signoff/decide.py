@@ -54,17 +54,16 @@ def _command(
 
 def merge(records: Iterable[Taken], catalogue: Iterable[Check]) -> tuple[Check, ...]:
     """One answer to each check. What the catalogue lists and no record ran is not verified."""
-    found: dict[tuple[str, bool], Check] = {}
+    found: dict[tuple[str, str, bool], Check] = {}
     for taken in records:
         for check in taken.record.checks:
-            key = (check.node, check.supporting)
+            key = (check.node, check.lane, check.supporting)
             known = found.get(key)
             if known is None or GRAVITY.index(check.state) < GRAVITY.index(known.state):
                 found[key] = check
-    counted = {node for node, supporting in found if not supporting}
-    missing = [c for c in catalogue if c.node not in counted]
-    shown = {c.node: c for (_, s), c in found.items() if s and c.state != State.NOT_VERIFIED}
-    kept = [c for (node, s), c in found.items() if not s or node in shown]
+    counted = {(node, lane) for node, lane, supporting in found if not supporting}
+    missing = [c for c in catalogue if (c.node, c.lane) not in counted]
+    kept = [c for c in found.values() if not c.supporting or c.state != State.NOT_VERIFIED]
     return verdict.settle([*kept, *missing])
 
 

@@ -79,7 +79,7 @@ class Taken:
     @property
     def process(self) -> bool:
         """Whether it was seen outside the image: supporting evidence only."""
-        return self.header.image_id is None or self.header.extra.get("runtime") is not None
+        return self.header.outside
 
     @property
     def looker(self) -> Suite | None:

@@ -30,6 +30,7 @@ from splatgate.evidence import (
     write,
     write_bytes,
 )
+from splatgate.evidence.header import ACCOUNT
 from splatgate.evidence.missing import NotVerified
 from splatgate.sagemaker.account import Account as AccountJob
 from splatgate.sagemaker.account import Ended, seconds_for
@@ -38,7 +39,7 @@ from splatgate.sagemaker.channels import tree_hash
 from splatgate.sagemaker.request import Request, smoke_request
 from splatgate.sagemaker.s3 import split_uri
 from splatgate.sagemaker.validate import validate
-from splatgate.sources.recorded import ACCOUNT, REQUEST, JobSpec, Recorded, account_job
+from splatgate.sources.recorded import REQUEST, JobSpec, Recorded, account_job
 
 if TYPE_CHECKING:
     from splatgate.sources.run import Account as Asked

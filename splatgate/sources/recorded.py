@@ -41,8 +41,6 @@ NOT_PUSHED = (
 CONTENTS = "contents.json"
 #: The request given with --request, in a folder of evidence.
 REQUEST = "request.json"
-#: ``runtime`` of evidence from an AWS account, in the header's extra.
-ACCOUNT = "account"
 #: Which matching line of the log stops a job: at the third line of progress it is between two steps
 #: like any other, not at its first.
 STOP_AT = 3

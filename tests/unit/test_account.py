@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -17,9 +19,10 @@ from moto.sagemaker.models import sagemaker_backends
 from splatgate import cli
 from splatgate.evidence import BadInput, Origin
 from splatgate.evidence.missing import NotVerified
-from splatgate.judge.in_process import Fixtures, cases, judge
+from splatgate.judge.in_process import Fixtures, cases, judge, judged
 from splatgate.paths import DEFAULT_SCENE, ROOT
 from splatgate.sagemaker import account
+from splatgate.signoff import decide
 from splatgate.sources.account import Account
 from splatgate.sources.recorded import JobSpec, Recorded
 from splatgate.sources.run import Account as Asked
@@ -196,6 +199,33 @@ def test_what_was_recorded_of_an_account_is_judged_again_without_one(look):
     source, _ = look()
     job = trained(source)
     assert trained(Recorded(source.folder, DEFAULT_SCENE)) == job
+
+
+def test_the_gate_judges_it_as_lane_live(look):
+    source, _ = look()
+    trained(source)
+    found = judged(source.folder, DEFAULT_SCENE).checks
+    assert {(check.lane, check.origin, check.supporting) for check in found} == {
+        ("live", Origin.LIVE, False)
+    }
+    assert {check.node for check in found} < {case.check.node for case in cases("sagemaker")}
+    by_name = {check.name: check.state for check in found}
+    assert by_name["test_progress_is_logged_as_it_happens"] == "passed"
+
+
+def test_a_failure_in_an_account_stands_beside_what_was_emulated(look):
+    source, _ = look()
+    trained(source)
+    live = judged(source.folder, DEFAULT_SCENE)
+    first = live.checks[0]
+    failed = replace(first, state="failed")
+    emulated = replace(first, lane="sagemaker", state="passed")
+    records = [replace(live, checks=(one,)) for one in (emulated, failed)]
+    merged = decide.merge([SimpleNamespace(record=one) for one in records], [emulated])
+    assert {check.lane: check.state for check in merged} == {
+        "sagemaker": "passed",
+        "live": "failed",
+    }
 
 
 def test_another_job_is_not_verified(look):
