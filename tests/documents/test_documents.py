@@ -35,12 +35,15 @@ GIVEN = {
 #: Commands that are not run here, as patterns, and why. The first that matches counts.
 LEFT_OUT = {
     r"make (test-image|test|lint test|faults)$": ".ci/run runs it",
+    r"pipx |splatgate judge": "the user's own programs; tests/unit/test_package.py has the wheel",
+    r"openssl |.* sign build": "a key; tests/unit/test_signoff.py makes one and signs",
     r"make test-gpu|\.ci/gpu-lane|.*--lane gpu": "a GPU",
     r"docker-registry|docker (tag|push)|printf .*registry|.* --pushed": "8 GB to a registry",
     r"aws |.*(--last-failed|--last-good|--rollback|--live|probe --image|s3://)": "an account",
     r".* diagnose (JOB|EXECUTION-ARN)": "an account",
     r".*(REPO@|sha256:…|TO=HOST)": "an image in a registry",
     r".*(--subject F|--instance-type|--baseline RECORD)": "a run as long as make test-image",
+    r".* judge --image image.tar": "8 GB to a file; tests/unit/test_judge_layers.py has small ones",
     r".* job --request (F|request\.json)|.*build/jobs/NAME": "a request; the walk-through has one",
     r".*( trainer:|build/jobs/|cmd-for-entrypoint|FROM trainer)": "tests/host/test_walk_through.py",
 }
