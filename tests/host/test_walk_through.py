@@ -52,7 +52,7 @@ def test_the_walk_through_of_the_docs_ends_as_it_says(good):
         )
         assert ran.returncode == status, f"{command}\n{ran.stdout}{ran.stderr}"
         said.append(ran.stderr)
-    first = [re.findall(r"^1\. (\S+):", text, re.M) for text in said]
+    first = [re.findall(r"^1\. ([\w.-]+)", text, re.M) for text in said]
     assert first == [[], ["runtime.entry-point"], [], ["runtime.entry-point"], [], [], []]
     assert "Well: a service says so" in said[-1]
     printed = re.search(r"^ +(python -m splatgate job .*)$", said[1], re.M)[1]
