@@ -10,4 +10,5 @@ from splatgate.scene.splats import Splats, read_splats, write_splats
 (path,) = Path(sys.argv[1]).glob("jobs/dialect-*/model/point_cloud.ply")
 splats = read_splats(path)
 every = np.resize(np.arange(len(splats)), 2579)
-write_splats(path, Splats(*(part[every] for part in vars(splats).values())))
+parts = ("means", "quats", "scales", "opacities", "sh0", "shN")
+write_splats(path, Splats(*(getattr(splats, part)[every] for part in parts)))
