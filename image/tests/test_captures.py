@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from small import SIZE, VIEWS, gained, load, make_job, make_scene, metrics, opened, run
-from test_inputs import BETTER, PHOTO, SHORT, changed, similar, text_without_comments
+from test_inputs import BETTER, EXIF, PHOTO, SHORT, changed, similar, text_without_comments
 from trainer import consistency, loss, masks, rasterise
 from trainer.errors import TrainerError
 
@@ -211,6 +211,22 @@ def test_masked_pixels_take_no_part(tmp_path: Path, how: str) -> None:
     masked(base / "input/data/training", how)
     assert run(base) == 0
     assert metrics(base)["masked"] == 0
+
+
+@pytest.mark.parametrize("how", ["alpha", "colmap"])
+def test_a_mask_is_turned_with_its_photograph(tmp_path: Path, how: str) -> None:
+    """Stored lying on its side with the EXIF tag that says so: the mask is stored so too."""
+    masked(make_scene(tmp_path), how)
+    photo = tmp_path / PHOTO
+    turn = Image.Transpose.ROTATE_270
+    Image.open(photo).transpose(turn).save(photo, exif=EXIF)
+    if how == "colmap":
+        mask = tmp_path / "masks/sub dir/v2.png.png"
+        Image.open(mask).transpose(turn).save(mask)
+    turned, plain = (load(tmp_path)[k].mask for k in (1, 0))
+    assert turned is not None
+    assert plain is not None
+    assert np.array_equal(turned, plain)
 
 
 @pytest.mark.parametrize("by", [2, 3])

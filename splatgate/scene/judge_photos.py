@@ -111,7 +111,7 @@ def _counting(view: View, masked: list[str]) -> View:
     if mask is None:
         return view
     masked.append(view.name)
-    mask = upright(mask, view).resize((view.width, view.height), NEAREST)
+    mask = mask.resize((view.width, view.height), NEAREST)
     with np.errstate(invalid="ignore"):
         at = np.nan_to_num(view.xy).clip(0, [view.width - 1, view.height - 1]).astype(int)
     own = np.asarray(mask)[at[:, 1], at[:, 0]] > 0

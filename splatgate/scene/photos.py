@@ -18,6 +18,8 @@ from splatgate.scene.colmap import UNREADABLE, View, whole
 
 Array = npt.NDArray[Any]
 
+#: EXIF's tag of the orientation.
+_ORIENTATION = 0x0112
 #: SSIM's window and its constants for values in [0, 1].
 WINDOW = 11
 _SIGMA = 1.5
@@ -68,13 +70,18 @@ def kept(view: View) -> Image.Image | None:
                 with Image.open(path) as stored:
                     found = stored.convert("L").point(lambda value: 255 if value else 0)
         with Image.open(view.photo) as image:
+            turn = image.getexif().get(_ORIENTATION, 1)
             if image.has_transparency_data:
                 alpha = whole(image, view).convert("RGBA").getchannel("A")
                 alpha = alpha.point(lambda value: 255 if value > 127 else 0)
                 found = ImageChops.darker(alpha, found.resize(alpha.size)) if found else alpha
     except UNREADABLE as error:
         raise BadInput(f"{view.photo}: its mask cannot be read ({error}); copy it again") from None
-    return None if found is None or found.getextrema() == (255, 255) else found
+    if found is None or found.getextrema() == (255, 255):
+        return None
+    # A mask is stored as its photograph is, and is turned as that is.
+    found.getexif()[_ORIENTATION] = turn
+    return upright(found, view)
 
 
 def counted(view: View, width: int, height: int) -> tuple[Array, Array] | None:

@@ -157,6 +157,19 @@ def test_roles_allow_what_requests_need(pipeline):
 
 
 @pytest.mark.sagemaker_pipeline
+@pytest.mark.should
+@pytest.mark.needs("test_roles_allow_what_requests_need")
+def test_role_is_passed_to_its_service_alone(pipeline):
+    """A permission to pass a role names the service that gets it (iam:PassedToService).
+
+    Without it the job runs all the same, and whoever may start the machine can hand the role to any
+    service (contract 7.3).
+    """
+    wide = {f.reason for f in pipeline.findings if (f.rule, f.level) == ("permission", "should")}
+    assert not wide, "; ".join(sorted(wide))
+
+
+@pytest.mark.sagemaker_pipeline
 @pytest.mark.needs(PLY)
 def test_hand_overs_hold_what_was_agreed(contracts, truth, scene):
     """The scene that is trained on, and the archive that training leaves, are as the contracts say.

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from splatgate.sagemaker.variants import as_text
+from splatgate.scene.colmap import read_scene
 from splatgate.scene.judge import judge_scene
+from splatgate.scene.photos import counted
 
 SCENES = Path(__file__).parents[1] / "scenes"
 
@@ -125,3 +127,26 @@ def test_photographs_in_another_light_pass(beach, change):
     change(beach)
     verdict = judge_scene(beach)
     assert verdict.ok, verdict.reason
+
+
+@pytest.mark.parametrize("how", ["alpha", "file"])
+def test_a_mask_is_turned_with_its_photograph(beach, how):
+    """Stored lying on its side with the EXIF tag that says so: the mask is stored so too."""
+    view = read_scene(beach).views[0]
+    image = Image.open(view.photo).convert("RGB")
+    left_out = Image.new("L", image.size, 255)
+    left_out.paste(0, (0, 0, image.width // 4, image.height))
+    tag = Image.Exif()
+    tag[0x0112] = 8  # shown turned by 90 degrees counter-clockwise
+    if how == "alpha":
+        image.putalpha(left_out)
+    else:
+        (beach / "masks").mkdir()
+        mask = left_out.transpose(Image.Transpose.ROTATE_270)
+        mask.save(beach / "masks" / f"{view.name}.png")
+    # Pillow tells a format by the content, as every reader here does.
+    stored = image.transpose(Image.Transpose.ROTATE_270)
+    stored.save(view.photo, "PNG", exif=tag)
+    pixels, _ = counted(read_scene(beach).views[0], view.width, view.height)
+    assert not pixels[:, : view.width // 4].any()
+    assert pixels[:, view.width // 4 + 1 :].all()
